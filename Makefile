@@ -1,0 +1,44 @@
+# `make demo` and `make test` do all the set-up themselves; they need Python >= 3.11, no GPU.
+.PHONY: demo test lint format clean
+
+# The first Python that is new enough; PYTHON=/path/to/python overrides it.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+demo: $(VENV)/runtime.stamp
+	@$(BIN)/svlm demo $(DEMO_ARGS)
+
+test: $(VENV)/dev.stamp
+	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: $(VENV)/dev.stamp
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/dev.stamp
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo-output
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "svlm-jax needs Python 3.11 or newer: none found (set PYTHON=/path/to/python)." >&2; exit 2; }
+	@echo "creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "cannot create a virtual environment: install your system's python3-venv package." >&2; exit 2; }
+
+# A stamp is newer than what it was installed from; code changes need no reinstall, because the install is editable.
+$(VENV)/runtime.stamp: pyproject.toml requirements.txt | $(BIN)/python
+	@echo "installing svlm-jax into $(VENV) (once, a minute or two)"
+	@$(PIP) install -e .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml requirements.txt | $(BIN)/python
+	@echo "installing svlm-jax and its test tools into $(VENV) (once, some minutes)"
+	@$(PIP) install -e '.[dev]'
+	@touch $(VENV)/runtime.stamp $@
