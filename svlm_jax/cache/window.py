@@ -1,0 +1,250 @@
+"""StreamingVLM's rules: what leaves the cache, what moves, and how many slots that needs (arXiv 2510.09608 section 2.1).
+
+Before a second is read, in this order (V rounds of vision, T rounds of text in place, the current one included):
+
+    1. reply of round i-T      its words join the previous text; opening, closing marker and closing go
+    2. V > T: label of i-T     goes with its reply, vision stays behind
+    3. V < T: vision of i-V    goes, label and closing stay behind
+    4. user turn of i-max(V,T) goes whole, a query included
+    5. previous text           its middle goes: `sink` words stay in front, `tail - 1` at the end
+    6. renumber                one stable sort by (part, old order); no K/V moves
+
+All functions are masks over the slots of one stream, without a batch axis.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from svlm_jax.cache.ring import Role, RingShape, Slots, Tokens, Window
+from svlm_jax.errors import ConfigError
+
+NEVER = 2**30  # a sink of so many words: the previous text is never cut
+
+Memory = Literal["stream", "full", "hard-reset", "recompute"]
+Positions = Literal["contiguous", "native", "text"]
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowConfig:
+    """What a stream remembers, in seconds and words. The defaults are the published ones.
+
+    Attributes:
+      vision: seconds of video kept, the current chunk included; 0 shows the model no video at all.
+      text: seconds whose replies stay in their place, the current one included.
+      sink, tail: words (tokens) kept at the front and at the end of the previous text, `tail` counting <|im_end|>;
+        both None = never cut, and then the length of the stream must be known.
+      memory: "stream" (StreamingVLM), or one of its baselines: "full" keeps everything; "hard-reset" starts afresh every
+        `vision` seconds (sliding window without overlap); "recompute" runs all that is kept through the model again each
+        second (sliding window with overlap).
+      positions: "contiguous" re-numbers what is kept; "native" lets positions grow for ever; "text" gives every token,
+        patches too, a 1-D position (for LiveCC checkpoints, which were trained that way).
+    """
+
+    vision: float = 16.0
+    text: float = 16.0
+    sink: int | None = 512
+    tail: int | None = 512
+    memory: Memory = "stream"
+    positions: Positions = "contiguous"
+
+    def __post_init__(self):
+        for name in ("vision", "text"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"window {name}={value}: expected a finite number of seconds, 0 or more")
+        if self.text == 0:
+            raise ConfigError("window text=0: expected at least one chunk, because the reply being spoken must stay in place")
+        if (self.sink is None) != (self.tail is None):
+            raise ConfigError(f"window sink={self.sink}, tail={self.tail}: expected both (0 or more words) or neither (never cut)")
+        if self.sink is not None and self.tail is not None and min(self.sink, self.tail) < 0:
+            raise ConfigError(f"window sink={self.sink}, tail={self.tail}: expected 0 or more words")
+        for name, allowed in (("memory", Memory), ("positions", Positions)):
+            if getattr(self, name) not in allowed.__args__:
+                raise ConfigError(f"window {name}={getattr(self, name)!r}: expected one of {', '.join(allowed.__args__)}")
+        if self.memory == "hard-reset" and self.vision == 0:
+            raise ConfigError("window vision=0 with memory=hard-reset: expected the seconds between two resets")
+
+    def rounds(self, chunk_seconds: float, duration: float | None) -> tuple[int, int]:
+        """(V, T) in chunks of `chunk_seconds`; a window that is never to close is as long as the stream."""
+        if self.memory == "full":
+            if duration is None:
+                raise ConfigError("memory=full keeps everything: expected the length of the stream (a duration in seconds)")
+            return (_chunks(duration, chunk_seconds),) * 2
+        if self.memory == "hard-reset":
+            return (_chunks(self.vision, chunk_seconds),) * 2
+        return _chunks(self.vision, chunk_seconds), _chunks(self.text, chunk_seconds)
+
+    @property
+    def uncut(self) -> bool:
+        """Whether the previous text is never cut."""
+        return self.sink is None or self.memory in ("full", "hard-reset")
+
+    def limits(self, chunk_seconds: float, duration: float | None, *, blind_cut: int = 0) -> Window:
+        """The window as the numbers that the compiled step reads, for one stream."""
+        vision, text = self.rounds(chunk_seconds, duration)
+        sink, tail = (NEVER, 1) if self.uncut else (self.sink, max(self.tail or 0, 1))
+        i32 = np.int32
+        return Window(
+            vision=i32(vision), text=i32(text), sink=i32(sink), tail=i32(tail),
+            native=np.bool_(self.positions == "native"), blind_cut=i32(blind_cut),
+        )  # fmt: skip
+
+
+def _chunks(seconds: float, chunk_seconds: float) -> int:
+    """Chunks that cover so many seconds; a remainder of less than a millionth of a chunk is rounding."""
+    return math.ceil(seconds / chunk_seconds - 1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """Token counts that decide a ring's size: of fixed parts of the prompt, and of what one chunk can bring.
+
+    previous: words of the first previous text. reply: at most so many new tokens a chunk. marker: tokens of " ...".
+    patches: M, tokens of one clip.
+    """
+
+    system: int
+    previous: int
+    label: int
+    query: int
+    reply: int
+    marker: int
+    patches: int
+
+
+def slots_by_role(window: WindowConfig, lengths: Lengths, chunk_seconds: float, duration: float | None) -> Mapping[str, int]:
+    """Slots that each part of the conversation needs at its fullest: the end of a second. Their sum is C.
+
+    Raises ConfigError when the window never closes and the stream has no known length.
+    """
+    v, t = window.rounds(chunk_seconds, duration)
+    if not window.uncut:
+        words = max(lengths.previous, (window.sink or 0) + max(window.tail or 0, 1) - 1)
+    elif window.memory in ("full", "hard-reset"):
+        words = lengths.previous
+    elif duration is None:
+        raise ConfigError("a previous text that is never cut grows with the stream: expected its length (a duration in seconds)")
+    else:
+        words = lengths.previous + max(_chunks(duration, chunk_seconds) - t, 0) * lengths.reply
+    return {
+        "system": lengths.system,
+        "previous text": 4 + words + 2,  # <|im_start|> previous text \n ... <|im_end|> \n
+        "vision": v * lengths.patches,
+        "vision marks": 2 * v,
+        "user turns": (3 + 2) * max(v, t),
+        "time labels": lengths.label * t,  # in every regime a label goes when its reply goes
+        "query": lengths.query,
+        # A complete reply keeps opening + words + <|im_end|> + newline. The last reply of a second has neither K/V for its
+        # last token nor for its <|im_end|> and newline (computed in the next second), hence -3.
+        "replies": t * (3 + lengths.reply + 2) - 3,
+    }
+
+
+def ring_shape(window: WindowConfig, lengths: Lengths, chunk_seconds: float, duration: float | None) -> RingShape:
+    """The smallest ring that never overflows under this window."""
+    v, _ = window.rounds(chunk_seconds, duration)
+    text = sum(n for role, n in slots_by_role(window, lengths, chunk_seconds, duration).items() if role != "vision")
+    return RingShape(blocks=v, block=lengths.patches, text=text)
+
+
+@dataclasses.dataclass(frozen=True)
+class TurnIds:
+    """Token ids that the rules need to know.
+
+    marker: ids of the " ..." that ends a reply. stop: ids that end a reply; <|im_end|> is one of them.
+    """
+
+    im_end: int
+    newline: int
+    marker: tuple[int, ...]
+    stop: tuple[int, ...]
+
+
+def pending(window: Window, clock: Int[Array, ""], last: Int[Array, ""], turns: TurnIds) -> Tokens:
+    """The ids that close the last reply and have no K/V yet: [last sampled token], <|im_end|>, newline.
+
+    They are computed at the head of the next second's prefill. A reply that ended by itself has <|im_end|> as its last
+    sampled token, so the first place stays empty; one that hit the cap gets <|im_end|> by hand. With one round of text the
+    whole reply has just been evicted and nothing is pending, not even the newline.
+    """
+    alive = (clock > 0) & (window.text > 1)
+    capped = last != turns.im_end
+    return Tokens(
+        token=jnp.stack([last, jnp.int32(turns.im_end), jnp.int32(turns.newline)]),
+        role=jnp.asarray([Role.ASST_WORDS, Role.ASST_CLOSE, Role.ASST_CLOSE], jnp.int32),
+        round=jnp.broadcast_to(clock - 1, 3),
+        offset=jnp.zeros((3, 3), jnp.float32),
+        advance=jnp.ones(3, jnp.float32),
+        patch=jnp.zeros(3, jnp.int32),
+        valid=alive & jnp.stack([capped, jnp.bool_(True), jnp.bool_(True)]),
+    )
+
+
+def evict(slots: Slots, window: Window, clock: Int[Array, ""], last: Int[Array, ""], turns: TurnIds) -> Slots:
+    """What leaves, and what moves, before round `clock` is read. Rewrites role, round and order; nothing else."""
+    role, rnd, order = slots.role, slots.round, slots.order
+    live = order >= 0
+    v, t = window.vision, window.text
+
+    # The oldest reply: its words (all but the closing marker) join the previous text, the rest of it goes.
+    reply = live & (role >= Role.ASST_OPEN) & (rnd == clock - t)
+    words = reply & (role == Role.ASST_WORDS)
+    unwritten = (t == 1) & (last != turns.im_end)  # one more word, sampled but without a slot
+    n_words = words.sum() + unwritten
+    index = order - _first(order, words)  # index within the reply
+    moved = words & (index < n_words - _cut_length(slots, words, index, n_words, unwritten, last, window, turns))
+    gone = reply & ~moved
+
+    user = live & (role >= Role.USER_OPEN) & (role <= Role.USER_CLOSE)
+    gone |= (v > t) & user & (role == Role.LABEL) & (rnd == clock - t)
+    gone |= (v < t) & user & ((role == Role.PATCH) | (role == Role.MARK)) & (rnd == clock - v)
+    gone |= user & (rnd == clock - jnp.maximum(v, t))
+
+    # The middle of the previous text, as it is after the move. The first prefill is never cut.
+    old = live & (role == Role.PREV_WORDS)
+    n_old, n_all = old.sum(), old.sum() + moved.sum()
+    rank = jnp.where(moved, n_old + index, order - _first(order, old))
+    gone |= (old | moved) & (rank >= window.sink) & (rank <= n_all - window.tail) & (clock > 0)
+
+    role = jnp.where(moved, Role.PREV_WORDS, role)
+    order = jnp.where(gone, -1, order)
+    return dataclasses.replace(slots, role=role, round=jnp.where(moved, -1, rnd), order=renumber(role, order))
+
+
+def _first(order: Int[Array, "C"], mask: Bool[Array, "C"]) -> Int[Array, ""]:
+    return jnp.min(jnp.where(mask, order, order.shape[0]))
+
+
+def _cut_length(slots, words, index, n_words, unwritten, last, window: Window, turns: TurnIds):
+    """How many words at a reply's end are not speech: the marker, if it is there, or a stop id.
+
+    The published code cuts the marker's length blindly, so a reply that hit the token cap loses real words: `blind_cut` > 0.
+    """
+
+    def word(place):
+        written = jnp.max(jnp.where(words & (index == place), slots.token, -1))
+        return jnp.where(unwritten & (place == n_words - 1), last, written)
+
+    length = len(turns.marker)
+    ends = jnp.stack([word(n_words - length + k) == token for k, token in enumerate(turns.marker)]).all()
+    stopped = jnp.isin(word(n_words - 1), jnp.asarray(turns.stop)).astype(jnp.int32)
+    return jnp.where(window.blind_cut > 0, window.blind_cut, jnp.where(ends, length, stopped))
+
+
+def renumber(role: Int[Array, "C"], order: Int[Array, "C"]) -> Int[Array, "C"]:
+    """Order without gaps, by (part, old order).
+
+    A moved word keeps its old order, which lies behind that of all older words, so it lands before PREV_CLOSE and after them.
+    """
+    live = order >= 0
+    count = order.shape[0]
+    part = jnp.where(live, jnp.minimum(role, Role.USER_OPEN), Role.USER_OPEN + 1)
+    by_rank = jnp.argsort(part * (count + 1) + order)
+    rank = jnp.zeros_like(order).at[by_rank].set(jnp.arange(count, dtype=order.dtype))
+    return jnp.where(live, rank, -1)

@@ -1,0 +1,21 @@
+"""The one family of errors that a user can cause. The command line prints them as one sentence and exits with 2."""
+
+
+class SvlmError(Exception):
+    """Something the user gave does not fit: the message names the thing and says what was expected."""
+
+
+class ConfigError(SvlmError):
+    """A setting, or a combination of settings, that cannot work."""
+
+
+class CheckpointError(SvlmError):
+    """A folder or hub id that does not hold a usable checkpoint."""
+
+
+class SourceError(SvlmError):
+    """A video source that cannot be opened or read."""
+
+
+class StreamError(SvlmError):
+    """A running stream that cannot go on, e.g. because its cache is full."""
