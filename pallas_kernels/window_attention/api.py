@@ -1,0 +1,27 @@
+"""Attention inside contiguous segments: the contract and the choice of implementation."""
+
+from jaxtyping import Array, Float
+
+from pallas_kernels.dispatch import Implementation, resolve
+from pallas_kernels.window_attention import reference, xla
+
+_RUN = {"reference": reference.window_attention, "xla": xla.window_attention}
+
+
+def window_attention(
+    query: Float[Array, "P N H"],
+    keys: Float[Array, "P N H"],
+    values: Float[Array, "P N H"],
+    *,
+    segments: tuple[int, ...],
+    scale: float,
+    implementation: Implementation = "auto",
+) -> Float[Array, "P N H"]:
+    """Bidirectional attention of patches among the patches of their own segment, in the query's dtype.
+
+    `segments` are the static lengths of the segments, one after the other; they sum to P. Scores and softmax are float32.
+    """
+    if sum(segments) != query.shape[0] or min(segments) < 1:
+        raise ValueError(f"segments {segments} must be positive and sum to the {query.shape[0]} patches.")
+    run = _RUN[resolve("window_attention", implementation)]
+    return run(query, keys, values, segments=segments, scale=scale)

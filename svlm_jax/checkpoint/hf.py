@@ -1,0 +1,158 @@
+"""Reading checkpoints in the layout of the Hugging Face hub, from a folder or by hub id, straight into device arrays."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from svlm_jax.checkpoint.keys import Row, from_hub, hub_name, rows
+from svlm_jax.checkpoint.tensors import SafetensorsFile, open_folder
+from svlm_jax.checkpoint.tokenizer import Tokenizer
+from svlm_jax.config import ModelConfig, read_json
+from svlm_jax.errors import CheckpointError
+from svlm_jax.functional import Params
+
+# (path, shape) of a parameter -> where it lives; None for the default device.
+ShardingRule: TypeAlias = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
+# (bytes read so far, bytes in all)
+Progress: TypeAlias = Callable[[int, int], None]
+
+_WANTED = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model: its configuration, its parameters, and what else its folder says."""
+
+    config: ModelConfig
+    params: Params
+    folder: Path
+    generation_config: dict[str, Any]
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Read on first use; CheckpointError when the folder has none."""
+        return Tokenizer(self.folder / "tokenizer.json")
+
+
+def load(
+    source: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    sharding: ShardingRule | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Loads a local folder or a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct".
+
+    One tensor at a time goes from the memory-mapped file to its devices in the wanted dtype; with `sharding`, each device
+    reads only its part. Raises CheckpointError for anything that is not a complete checkpoint of a supported model.
+    """
+    folder = resolve(source, revision=revision, cache_dir=cache_dir)
+    config = ModelConfig.from_hf(folder)
+    params = load_params(folder, config, dtype=dtype, sharding=sharding, progress=progress)
+    return Checkpoint(config, params, folder, read_json(folder / "generation_config.json", missing_ok=True))
+
+
+def resolve(source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> Path:
+    """A folder of checkpoint files: `source` itself, or the local snapshot of that hub id, downloaded if need be.
+
+    Respects HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    name = str(source)
+    if path.exists() or isinstance(source, Path) or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise CheckpointError(f"{name} is neither a folder nor a hub id of the form owner/name.")
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                name,
+                revision=revision,
+                cache_dir=cache_dir,
+                allow_patterns=_WANTED,
+                local_files_only=huggingface_hub.constants.HF_HUB_OFFLINE,
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{name} is neither a folder nor in the local hub cache, and the hub cannot be reached."
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{name} is not a folder here, and the hub does not provide it: {reason}") from error
+
+
+def load_params(
+    folder: Path,
+    config: ModelConfig,
+    *,
+    dtype: DTypeLike,
+    sharding: ShardingRule | None = None,
+    progress: Progress | None = None,
+) -> Params:
+    """The parameters of a folder. Unknown, missing and mis-shaped tensors are a CheckpointError that names them."""
+    where = {hub_name(name): (name, file) for name, file in open_folder(folder).items()}
+    table = rows(config)
+    _check(folder, config, table, where)
+    total = sum(_bytes(row) for row in table)
+    params: Params = {}
+    done = 0
+    for row in table:
+        name, file = where[row.name]
+        *parents, leaf = row.path
+        node = functools.reduce(lambda tree, part: tree.setdefault(part, {}), parents, params)
+        node[leaf] = _place(file.read(name), row, dtype, sharding)
+        file.forget()
+        done += _bytes(row)
+        if progress is not None:
+            progress(done, total)
+    return params
+
+
+def _bytes(row: Row) -> int:
+    return int(np.prod(row.shape, dtype=np.int64))
+
+
+def _check(folder: Path, config: ModelConfig, table: list[Row], where: dict[str, tuple[str, SafetensorsFile]]) -> None:
+    expected = {row.name: row for row in table}
+    # A tied head is the embedding; some files repeat it all the same.
+    optional = {"lm_head.weight"} if config.text.tie_word_embeddings else set()
+    missing = [name for name in expected if name not in where]
+    unknown = [name for name in where if name not in expected and name not in optional]
+    shaped = {name: where[name][1].shape(where[name][0]) for name in expected if name in where}
+    wrong = [f"{n} {list(s)} instead of {list(expected[n].hub_shape)}" for n, s in shaped.items() if s != expected[n].hub_shape]
+    complaints = [("lacks", missing), ("has unknown", unknown), ("has mis-shaped", wrong)]
+    found = [f"{verb} {len(names)} tensor{'s' * (len(names) > 1)}: {_few(names)}" for verb, names in complaints if names]
+    if found:
+        raise CheckpointError(f"the checkpoint {folder} does not match its config.json: it {'; it '.join(found)}.")
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _place(tensor: np.ndarray, row: Row, dtype: DTypeLike, sharding: ShardingRule | None) -> jax.Array:
+    """Copies once, out of the file and into the wanted dtype and layout, then hands the copy to the device."""
+
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        view = from_hub(tensor, row, index)
+        return np.array(view, dtype=dtype, order="C")
+
+    if sharding is None:
+        array = jnp.asarray(part(None))
+    else:
+        array = jax.make_array_from_callback(row.shape, sharding(row.path, row.shape), part)
+    # Transfers are asynchronous: without waiting, the copies of many tensors would pile up in host memory.
+    return array.block_until_ready()

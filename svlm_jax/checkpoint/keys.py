@@ -1,0 +1,114 @@
+"""The one table of Hugging Face tensor names and our parameter paths, used to read and to write.
+
+A row is (HF name, our path, transform). `{i}` is a layer number; `*` stands for the leaves `weight` and, where our
+parameters have it, `bias`. HF names are those of the hub files: `model.layers.…` and `visual.…`.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import numpy as np
+
+from svlm_jax.config import Family, ModelConfig
+from svlm_jax.functional import abstract_params
+
+# same: as it is. transpose: (out, in) -> (in, out). patches: a convolution (E, channels, t, y, x) -> (pixels, E).
+Transform = Literal["same", "transpose", "patches"]
+Path = tuple[str, ...]
+
+_TEXT: list[tuple[str, str, Transform]] = [
+    ("model.embed_tokens.*", "decoder.embed.*", "same"),
+    ("model.layers.{i}.input_layernorm.*", "decoder.layers.{i}.attn_norm.*", "same"),
+    ("model.layers.{i}.self_attn.q_proj.*", "decoder.layers.{i}.attn.q.*", "transpose"),
+    ("model.layers.{i}.self_attn.k_proj.*", "decoder.layers.{i}.attn.k.*", "transpose"),
+    ("model.layers.{i}.self_attn.v_proj.*", "decoder.layers.{i}.attn.v.*", "transpose"),
+    ("model.layers.{i}.self_attn.o_proj.*", "decoder.layers.{i}.attn.o.*", "transpose"),
+    ("model.layers.{i}.post_attention_layernorm.*", "decoder.layers.{i}.mlp_norm.*", "same"),
+    ("model.layers.{i}.mlp.gate_proj.*", "decoder.layers.{i}.mlp.gate.*", "transpose"),
+    ("model.layers.{i}.mlp.up_proj.*", "decoder.layers.{i}.mlp.up.*", "transpose"),
+    ("model.layers.{i}.mlp.down_proj.*", "decoder.layers.{i}.mlp.down.*", "transpose"),
+    ("model.norm.*", "decoder.norm.*", "same"),
+    ("lm_head.*", "decoder.head.*", "transpose"),
+]
+_VISION: list[tuple[str, str, Transform]] = [
+    ("visual.patch_embed.proj.*", "visual.patch_embed.*", "patches"),
+    ("visual.blocks.{i}.norm1.*", "visual.blocks.{i}.norm1.*", "same"),
+    ("visual.blocks.{i}.norm2.*", "visual.blocks.{i}.norm2.*", "same"),
+    ("visual.blocks.{i}.attn.qkv.*", "visual.blocks.{i}.attn.qkv.*", "transpose"),
+    ("visual.blocks.{i}.attn.proj.*", "visual.blocks.{i}.attn.proj.*", "transpose"),
+    ("visual.merger.ln_q.*", "visual.merger.norm.*", "same"),
+    ("visual.merger.mlp.0.*", "visual.merger.mlp.fc1.*", "transpose"),
+    ("visual.merger.mlp.2.*", "visual.merger.mlp.fc2.*", "transpose"),
+]
+_VISION_MLP: dict[Family, list[tuple[str, str, Transform]]] = {
+    "qwen2_5_vl": [
+        ("visual.blocks.{i}.mlp.gate_proj.*", "visual.blocks.{i}.mlp.gate.*", "transpose"),
+        ("visual.blocks.{i}.mlp.up_proj.*", "visual.blocks.{i}.mlp.up.*", "transpose"),
+        ("visual.blocks.{i}.mlp.down_proj.*", "visual.blocks.{i}.mlp.down.*", "transpose"),
+    ],
+    "qwen2_vl": [
+        ("visual.blocks.{i}.mlp.fc1.*", "visual.blocks.{i}.mlp.fc1.*", "transpose"),
+        ("visual.blocks.{i}.mlp.fc2.*", "visual.blocks.{i}.mlp.fc2.*", "transpose"),
+    ],
+}
+# Newer files nest both halves under `model.`.
+_NEWER_PREFIXES = {"model.language_model.": "model.", "model.visual.": "visual."}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One tensor: its hub name and shape, and the path and shape of our parameter."""
+
+    name: str
+    path: Path
+    transform: Transform
+    hub_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+def rows(cfg: ModelConfig) -> list[Row]:
+    """Every tensor that a checkpoint of this model holds; each parameter of ours appears exactly once."""
+    patterns = {ours: (hub, transform) for hub, ours, transform in [*_TEXT, *_VISION, *_VISION_MLP[cfg.family]]}
+    found = []
+    for keys, leaf in jax.tree_util.tree_flatten_with_path(abstract_params(cfg))[0]:
+        path = tuple(key.key for key in keys)
+        number = next((part for part in path if part.isdecimal()), "")
+        ours = ".".join("{i}" if part.isdecimal() else part for part in path[:-1])
+        hub, transform = patterns[f"{ours}.*"]
+        if len(leaf.shape) == 1:
+            transform = "same"
+        name = hub.replace("{i}", number).replace("*", path[-1])
+        found.append(Row(name, path, transform, _hub_shape(cfg, leaf.shape, transform), leaf.shape))
+    return found
+
+
+def hub_name(name: str) -> str:
+    """A tensor name as newer files spell it -> as the table does."""
+    for newer, older in _NEWER_PREFIXES.items():
+        if name.startswith(newer):
+            return older + name[len(newer) :]
+    return name
+
+
+def _hub_shape(cfg: ModelConfig, shape: tuple[int, ...], transform: Transform) -> tuple[int, ...]:
+    if transform == "same":
+        return shape
+    if transform == "transpose":
+        return shape[::-1]
+    v = cfg.vision
+    return (v.hidden_size, v.in_channels, v.temporal_patch_size, v.patch_size, v.patch_size)
+
+
+def from_hub(tensor: np.ndarray, row: Row, index: tuple[slice, ...] | None = None) -> np.ndarray:
+    """A view of our parameter (or of the part at `index` of it) on a hub tensor; copies nothing that can be a view."""
+    if row.transform == "transpose":
+        tensor = tensor.T
+    elif row.transform == "patches":
+        tensor = tensor.reshape(tensor.shape[0], -1).T
+    return tensor if index is None else tensor[index]
+
+
+def to_hub(param: np.ndarray, row: Row) -> np.ndarray:
+    """The inverse of `from_hub`, contiguous."""
+    return np.ascontiguousarray(param if row.transform == "same" else param.T).reshape(row.hub_shape)

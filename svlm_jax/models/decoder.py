@@ -1,0 +1,131 @@
+"""The language model of Qwen2-VL and Qwen2.5-VL: pre-norm blocks of grouped-query attention with biases, and SwiGLU."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from pallas_kernels.cache_attention import cache_attention
+from pallas_kernels.dispatch import Implementation
+from svlm_jax.config import TextConfig
+from svlm_jax.models import kv, rope
+from svlm_jax.models.layers import Embedding, Linear, RMSNorm, SwiGLU, precision
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Visibility:
+    """Who sees whom: query t sees slot c when 0 <= slot_order[c] <= query_order[t]. -1 marks padding and empty slots."""
+
+    query_order: Int[Array, "B T"]
+    slot_order: Int[Array, "B S"]
+
+
+class Attention(nnx.Module):
+    def __init__(self, cfg: TextConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        width, queries, keys = cfg.hidden_size, cfg.num_heads * cfg.head_dim, cfg.num_kv_heads * cfg.head_dim
+        self.q = Linear(width, queries, bias=True, dtype=dtype, rngs=rngs)
+        self.k = Linear(width, keys, bias=True, dtype=dtype, rngs=rngs)
+        self.v = Linear(width, keys, bias=True, dtype=dtype, rngs=rngs)
+        self.o = Linear(queries, width, bias=False, dtype=dtype, rngs=rngs)
+        self.head_dim = cfg.head_dim
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        turn: tuple[jax.Array, jax.Array],
+        layer: tuple[kv.Slots, kv.Slots, kv.Slots] | None,
+        slots: Int[Array, "B T"] | None,
+        seen: Visibility,
+        implementation: Implementation,
+    ) -> tuple[Float[Array, "B T D"], tuple[kv.Slots, kv.Slots, kv.Slots] | None]:
+        batch, tokens, _ = x.shape
+        heads = (batch, tokens, -1, self.head_dim)
+        q = rope.rotate(self.q(x).reshape(heads), *turn)
+        k = self.k(x).reshape(heads)
+        v = self.v(x).reshape(heads)
+        if layer is None:
+            rotated, values = rope.rotate(k, *turn).swapaxes(1, 2), v.swapaxes(1, 2)
+        else:
+            assert slots is not None, "a cache needs the slots to write to"
+            keys, values, rotated = layer
+            keys = kv.write(keys, k, slots)
+            values = kv.write(values, v, slots)
+            rotated = kv.write(rotated, rope.rotate(k, *turn), slots)
+            layer = keys, values, rotated
+        y = cache_attention(
+            q,
+            rotated,
+            values,
+            seen.query_order,
+            seen.slot_order,
+            scale=self.head_dim**-0.5,
+            implementation=implementation,
+        )
+        return self.o(y.reshape(batch, tokens, -1)), layer
+
+
+class Layer(nnx.Module):
+    def __init__(self, cfg: TextConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.attn_norm = RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps, dtype=dtype)
+        self.attn = Attention(cfg, dtype=dtype, rngs=rngs)
+        self.mlp_norm = RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps, dtype=dtype)
+        self.mlp = SwiGLU(cfg.hidden_size, cfg.intermediate_size, bias=False, dtype=dtype, rngs=rngs)
+
+
+class Decoder(nnx.Module):
+    """Embeddings in, hidden states out; the layers are unrolled, each with arrays of its own."""
+
+    def __init__(self, cfg: TextConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.cfg = cfg
+        self.embed = Embedding(cfg.vocab_size, cfg.hidden_size, dtype=dtype, rngs=rngs)
+        self.layers = nnx.List([Layer(cfg, dtype=dtype, rngs=rngs) for _ in range(cfg.num_layers)])
+        self.norm = RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps, dtype=dtype)
+        tied = cfg.tie_word_embeddings
+        self.head = None if tied else Linear(cfg.hidden_size, cfg.vocab_size, bias=False, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Float[Array, "B 3 T"],
+        cache: kv.KV | None,
+        slots: Int[Array, "B T"] | None,
+        seen: Visibility,
+        implementation: Implementation,
+    ) -> tuple[Float[Array, "B T D"], kv.KV | None]:
+        turn = self._turn(positions, heads_axis=2)
+        written = []
+        for i, block in enumerate(self.layers):
+            layer = None if cache is None else (cache.keys[i], cache.values[i], cache.rotated[i])
+            y, layer = block.attn(block.attn_norm(x), turn, layer, slots, seen, implementation)
+            x = x + y
+            x = x + block.mlp(block.mlp_norm(x))
+            written.append(layer)
+        hidden = self.norm(x)
+        return hidden, None if cache is None else kv.KV(*zip(*written, strict=True))
+
+    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """float32 scores of the next token."""
+        weight = self.embed.weight[...] if self.head is None else self.head.weight[...]
+        over = 1 if self.head is None else 0
+        return lax.dot_general(
+            hidden,
+            weight,
+            (((hidden.ndim - 1,), (over,)), ((), ())),
+            precision=precision(weight.dtype),
+            preferred_element_type=jnp.float32,
+        )
+
+    def rotate(self, keys: tuple[kv.Slots, ...], positions: Float[Array, "B 3 C"]) -> tuple[kv.Slots, ...]:
+        """Un-rotated keys of every layer, turned to `positions`; computed in float32, returned in the keys' dtype."""
+        turn = self._turn(positions, heads_axis=1)
+        return tuple(rope.rotate(k, *turn) for k in keys)
+
+    def _turn(self, positions: jax.Array, *, heads_axis: int) -> tuple[jax.Array, jax.Array]:
+        cfg = self.cfg
+        angles = rope.mrope_angles(positions, head_dim=cfg.head_dim, theta=cfg.rope_theta, section=cfg.mrope_section)
+        return rope.cos_sin(jnp.expand_dims(angles, heads_axis))

@@ -1,0 +1,118 @@
+"""Qwen2-VL and Qwen2.5-VL as one module: a vision tower, a decoder, and how the two meet."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, UInt8
+
+from pallas_kernels.dispatch import Implementation
+from svlm_jax.config import ModelConfig
+from svlm_jax.models.decoder import Decoder, Visibility
+from svlm_jax.models.grid import Grid, patchify
+from svlm_jax.models.kv import KV, Slots
+from svlm_jax.models.vision import VisionTower
+
+
+class Qwen(nnx.Module):
+    """Pure: methods read parameters and arguments, and return everything that changes. Made by `functional.bind`."""
+
+    def __init__(self, cfg: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.cfg = cfg
+        self.visual = VisionTower(cfg.vision, dtype=dtype, rngs=rngs)
+        self.decoder = Decoder(cfg.text, dtype=dtype, rngs=rngs)
+
+    def see(
+        self, frames: UInt8[Array, "B F 3 height width"], *, implementation: Implementation = "auto"
+    ) -> Float[Array, "B M D"]:
+        """One clip a stream -> its embeddings, M = t·h·w merged cells in raster order.
+
+        Pixels are normalised and cut into patches on the device. F is a multiple of the temporal patch, height and width
+        are multiples of the merged cell, else ConfigError.
+        """
+        patches, (t, h, w) = patchify(frames, self.cfg.vision)
+        batch = len(frames)
+        # Temporal grids never see each other, so streams are nothing but more of them.
+        merged = self.visual(patches.reshape(-1, patches.shape[-1]), (batch * t, h, w), implementation)
+        return merged.reshape(batch, -1, merged.shape[-1])
+
+    def vision(
+        self, patches: Float[Array, "P values"], grid: Grid, *, implementation: Implementation = "auto"
+    ) -> Float[Array, "M D"]:
+        """Normalised patches of one image or video, in merge order, grid = (t, h, w) static -> embeddings in raster order."""
+        return self.visual(patches, grid, implementation)
+
+    def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Token ids -> embeddings in the parameters' dtype."""
+        return self.decoder.embed(tokens)
+
+    def decode(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Float[Array, "B 3 T"],
+        cache: KV | None = None,
+        slots: Int[Array, "B T"] | None = None,
+        query_order: Int[Array, "B T"] | None = None,
+        slot_order: Int[Array, "B C"] | None = None,
+        *,
+        implementation: Implementation = "auto",
+    ) -> tuple[Float[Array, "B T D"], KV | None]:
+        """New tokens through the decoder -> hidden states after the last norm, and the cache with the tokens written.
+
+        Args:
+          x: embeddings; positions: their float32 (t, h, w).
+          cache: None for plain causal attention among the new tokens.
+          slots: where each token's keys and values go; C means that they are not kept.
+          query_order: logical place of each token; -1 is padding, whose attention output is 0.
+          slot_order: logical place of every slot *after* the write, -1 where empty. A token sees the slots whose order is
+            not beyond its own. Without a cache the tokens see each other by `query_order` (default: 0 to T - 1).
+        """
+        if cache is None:
+            if query_order is None:
+                query_order = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
+            seen = Visibility(query_order, query_order)
+        else:
+            if query_order is None or slot_order is None or slots is None:
+                raise TypeError("decode needs slots, query_order and slot_order when it is given a cache")
+            seen = Visibility(query_order, slot_order)
+        return self.decoder(x, positions, cache, slots, seen, implementation)
+
+    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Scores of the next token, float32."""
+        return self.decoder.logits(hidden)
+
+    def rotate(self, keys: tuple[Slots, ...], positions: Float[Array, "B 3 C"]) -> tuple[Slots, ...]:
+        """Un-rotated keys of every layer turned to their positions: `KV.rotated` for a newly numbered cache."""
+        return self.decoder.rotate(keys, positions)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Float[Array, "B 3 T"],
+        visuals: Float[Array, "M D"] | None = None,
+        *,
+        valid: jax.Array | None = None,
+        implementation: Implementation = "auto",
+    ) -> Float[Array, "B T V"]:
+        """Logits of all tokens of whole sequences at once.
+
+        `visuals` are the embeddings of all images and videos, in the order of their pad tokens, batch rows one after the
+        other. `valid` (B, T) is False at padding.
+        """
+        x = self.embed(tokens)
+        if visuals is not None:
+            x = place(x, self._is_visual(tokens), visuals)
+        order = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        if valid is not None:
+            order = jnp.where(valid, order, -1)
+        hidden, _ = self.decode(x, positions, query_order=order, implementation=implementation)
+        return self.logits(hidden)
+
+    def _is_visual(self, tokens: jax.Array) -> jax.Array:
+        return (tokens == self.cfg.image_token_id) | (tokens == self.cfg.video_token_id)
+
+
+def place(x: Float[Array, "B T D"], where: jax.Array, visuals: Float[Array, "M D"]) -> Float[Array, "B T D"]:
+    """x with the rows at `where` (B, T), bool, replaced by `visuals`, one after the other."""
+    index = jnp.cumsum(where.reshape(-1)).reshape(where.shape) - 1
+    return jnp.where(where[..., None], visuals.astype(x.dtype)[jnp.clip(index, 0)], x)
