@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -61,8 +61,14 @@ def load(
     return Checkpoint(config, params, folder, read_json(folder / "generation_config.json", missing_ok=True))
 
 
-def resolve(source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> Path:
-    """A folder of checkpoint files: `source` itself, or the local snapshot of that hub id, downloaded if need be.
+def resolve(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    files: Sequence[str] = _WANTED,
+) -> Path:
+    """A folder of checkpoint files: `source` itself, or the local snapshot of that hub id; `files` are downloaded if need be.
 
     Respects HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE.
     """
@@ -81,7 +87,7 @@ def resolve(source: str | Path, *, revision: str | None = None, cache_dir: str |
                 name,
                 revision=revision,
                 cache_dir=cache_dir,
-                allow_patterns=_WANTED,
+                allow_patterns=list(files),
                 local_files_only=huggingface_hub.constants.HF_HUB_OFFLINE,
             )
         )
