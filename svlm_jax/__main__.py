@@ -1,0 +1,7 @@
+"""`python -m svlm_jax` is the same as `svlm`."""
+
+import sys
+
+from svlm_jax.cli import main
+
+sys.exit(main())

@@ -1,0 +1,82 @@
+"""The command line: `svlm watch | convert | doctor | demo`."""
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+from typing import NoReturn
+
+from svlm_jax.commands import convert, demo, doctor, watch
+from svlm_jax.errors import SvlmError
+from svlm_jax.interrupt import Interrupted, interruptible
+
+DESCRIPTION = """\
+Streaming vision-language models: a video file, URL, webcam or RTSP stream goes in; once a second the model speaks;
+captions come out, for as long as the video runs, at constant memory and constant latency."""
+
+EXAMPLES = """\
+examples:
+  svlm demo                                                     see it run, without any download
+  svlm watch match.mp4 --model mit-han-lab/StreamingVLM         live captions of a file in the terminal
+  svlm watch 0 --model ./my-model --vtt captions.vtt            the first webcam, captions also as WebVTT
+  svlm doctor --model qwen2.5-vl-7b                             would that model fit on this machine?
+
+exit codes: 0 done, 2 something you gave does not fit (one sentence says what), 130 and 143 stopped by Ctrl-C and by
+SIGTERM (the files are complete), 1 a defect of svlm itself."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one sentence, like every other error here."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"svlm: {message} (`{self.prog} --help` explains)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line as argparse sees it."""
+    style = argparse.RawDescriptionHelpFormatter
+    top = Parser(prog="svlm", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=style, allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"svlm-jax {metadata.version('svlm-jax')}")
+    top.set_defaults(debug=False)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for command in (watch, convert, doctor, demo):
+        sub = command.add(commands)
+        sub.formatter_class, sub.allow_abbrev = style, False
+        sub.add_argument("--debug", action="store_true", help="show tracebacks and all log messages")
+        sub.set_defaults(run=command.run)
+    return top
+
+
+def complain(sentence: object) -> None:
+    """Say one sentence on stderr, on one line, however long it is."""
+    sys.stderr.write(f"svlm: {' '.join(str(sentence).split())}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; user errors become one sentence on stderr and the code 2."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.DEBUG if arguments.debug else logging.WARNING, format="svlm: %(message)s")
+    try:
+        with interruptible():
+            return arguments.run(arguments)
+    except Interrupted as interrupted:
+        complain(f"stopped by {interrupted.name}")
+        return interrupted.exit_code
+    except SvlmError as error:
+        if arguments.debug:
+            traceback.print_exc()
+        complain(error)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output has gone (`svlm watch … | head`); Python must not complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if arguments.debug:
+            traceback.print_exc()
+            return 1
+        complain(f"unexpected {type(error).__name__}: {error}; this is a defect: rerun with --debug to see where")
+        return 1

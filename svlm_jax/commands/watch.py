@@ -1,0 +1,222 @@
+"""`svlm watch`: a video stream in, captions out."""
+
+import argparse
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from svlm_jax.commands.progress import loading
+from svlm_jax.commands.values import number, window
+from svlm_jax.interrupt import Stoppable
+
+if TYPE_CHECKING:
+    from svlm_jax.streaming.sampling import Sampling
+    from svlm_jax.streaming.session import Session, StreamingVLM, StreamSettings
+    from svlm_jax.streaming.sources import Source
+
+EXAMPLES = """\
+examples:
+  svlm watch match.mp4 --model mit-han-lab/StreamingVLM
+  svlm watch 0 --model ./my-model                                       the first webcam
+  svlm watch rtsp://user:secret@camera/stream --model ./my-model --jsonl log.jsonl --no-live
+  svlm watch match.mp4 --model ./my-model --realtime --behind merge     as if it were live
+  svlm watch match.mp4 --model ./my-model --window vision=8,text=16     8 s of pictures, 16 s of words in place
+  svlm watch match.mp4 --model ./my-model --duration 60 --save-state here && \\
+  svlm watch match.mp4 --model ./my-model --resume here                 stop, and go on later
+
+A window is counted in seconds of video and in tokens of text:
+  vision=16   pictures of the last 16 s stay in the cache
+  text=16     the words of the last 16 s stay beside the pictures that they belong to
+  sink=512    of all earlier words, the first 512 tokens stay for ever ...
+  tail=512    ... and the last 512; sink=none,tail=none keeps every word, and the cache then bounds the length of the run"""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "watch",
+        help="caption a video file, URL, webcam or RTSP stream",
+        description="Watch a video stream and say, once a second, what happens.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="a video file, an http(s):// or rtsp:// address, or a webcam number")
+    _model(parser.add_argument_group("model"))
+    _video(parser.add_argument_group("video"))
+    _memory(parser.add_argument_group("memory"))
+    _speech(parser.add_argument_group("speech"))
+    _output(parser.add_argument_group("output"))
+    return parser
+
+
+def _model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--model", required=True, metavar="FOLDER_OR_HUB_ID", help="a Hugging Face checkpoint")
+    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id (default: its main branch)")
+    group.add_argument(
+        "--dtype",
+        choices=("auto", "bfloat16", "float32"),
+        default="auto",
+        help="number format of weights and cache (default: auto = bfloat16 on GPU and TPU, float32 on CPU)",
+    )
+
+
+def _video(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--fps", type=number(float, above=0), default=2.0, help="frames per second that the model sees (2)")
+    group.add_argument(
+        "--chunk", type=number(float, above=0), default=1.0, metavar="SECONDS", help="video between two captions (1)"
+    )
+    group.add_argument(
+        "--start", type=number(float, least=0), metavar="SECONDS", help="where to begin (0, or where a resumed stream stopped)"
+    )
+    group.add_argument("--duration", type=number(float, above=0), metavar="SECONDS", help="how much to watch (all)")
+    group.add_argument("--realtime", action="store_true", help="play a file at its own speed instead of as fast as possible")
+    group.add_argument(
+        "--behind",
+        choices=("drop", "merge", "wait"),
+        help="when the model is slower than the stream: skip to the newest second (drop), see the missed span as one chunk "
+        "(merge), or let the lag grow (wait, files only); default: drop for live sources and --realtime, else wait",
+    )
+    group.add_argument("--max-pixels", type=number(int, least=784), metavar="N", help="pixels of a frame at most (602112)")
+
+
+def _memory(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--window", type=window, default={}, metavar="PARTS", help="vision=16,text=16,sink=512,tail=512, or part of it"
+    )
+    group.add_argument(
+        "--memory",
+        choices=("stream", "full", "hard-reset", "recompute"),
+        default="stream",
+        help="stream: evict second by second (default); the others are baselines: keep all, forget all when the window is "
+        "full, or see the whole window anew every second",
+    )
+    group.add_argument(
+        "--positions",
+        choices=("contiguous", "native", "text"),
+        default="contiguous",
+        help="renumber after eviction (contiguous, default), let positions grow (native), or count every token as text (text)",
+    )
+    group.add_argument("--save-state", metavar="FOLDER", help="when watching ends, save the stream so that it can go on later")
+    group.add_argument("--resume", metavar="FOLDER", help="go on with a saved stream")
+
+
+def _speech(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--query", metavar="TEXT", help="what to talk about (default: commentate)")
+    group.add_argument("--system", metavar="TEXT", help="system prompt")
+    group.add_argument("--previous-text", metavar="TEXT", help="what was said before the stream begins")
+    group.add_argument(
+        "--max-new-tokens", type=number(int, least=1), metavar="N", help="words a second at most, in tokens (20)"
+    )
+    group.add_argument("--temperature", type=number(float, above=0), metavar="T", help="randomness (0.9)")
+    group.add_argument("--top-k", type=number(int, least=0), metavar="K", help="choose among the K likeliest tokens (0 = all)")
+    group.add_argument("--top-p", type=number(float, above=0), metavar="P", help="choose among the likeliest P of 1 (1 = all)")
+    group.add_argument("--repetition-penalty", type=number(float, above=0), metavar="R", help="1 = none (1.05)")
+    group.add_argument("--greedy", action="store_true", help="always the likeliest token: no randomness")
+    group.add_argument("--seed", type=number(int, least=0), default=42, help="same seed, same words (42)")
+    group.add_argument("--parity", action="store_true", help="reproduce the published code, its known defects included")
+
+
+def _output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--vtt", metavar="FILE", help="captions as WebVTT")
+    group.add_argument("--srt", metavar="FILE", help="captions as SRT")
+    group.add_argument("--jsonl", metavar="FILE", help="one JSON object a second, silence included")
+    group.add_argument("--video", metavar="FILE", help="a copy of the video with the captions drawn in")
+    group.add_argument("--no-live", action="store_true", help="one plain line a caption instead of the live view")
+    group.add_argument(
+        "--split-timings", action="store_true", help="time vision, prefill and decoding apart (slower: three programs)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Watch until the source ends or a signal comes; every file is complete afterwards."""
+    from svlm_jax.streaming.session import StreamingVLM
+
+    settings = _settings(arguments)
+    with _open(arguments, settings, arguments.start or 0.0) as probe:  # what cannot work is said before minutes of loading
+        settings = _bounded(settings, probe.info.duration)
+    with loading(f"loading {arguments.model}") as progress:
+        vlm = StreamingVLM.from_pretrained(
+            arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
+        )
+    session = vlm.resume(arguments.resume) if arguments.resume else vlm.stream(_sampled(arguments, vlm, settings))
+    start = session.position if arguments.start is None else arguments.start
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(_open(arguments, session.settings, start))
+        chunks = stack.enter_context(Stoppable(iter(source)))  # left last: signals must not tear what follows apart
+        sink = stack.enter_context(_sinks(arguments, session, source))
+        if arguments.save_state:
+            stack.callback(_save, session, arguments.save_state)
+        for chunk in chunks:
+            sink.write(session.feed(chunk), chunk.frames)
+    if chunks.interrupted:
+        raise chunks.interrupted
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> "StreamSettings":
+    """All settings but those that need the checkpoint or the source."""
+    from svlm_jax.cache.window import WindowConfig
+    from svlm_jax.streaming.session import StreamSettings
+
+    given = {"query": arguments.query, "system": arguments.system, "previous_text": arguments.previous_text}
+    return StreamSettings(
+        window=WindowConfig(**arguments.window, memory=arguments.memory, positions=arguments.positions),
+        sampling=_sampling(arguments, {}),
+        fps=arguments.fps,
+        chunk_seconds=arguments.chunk,
+        seed=arguments.seed,
+        duration=arguments.duration,
+        parity=arguments.parity,
+        split_timing=arguments.split_timings,
+        **{name: text for name, text in given.items() if text is not None},
+    )
+
+
+def _sampling(arguments: argparse.Namespace, generation: Mapping[str, Any]) -> "Sampling":
+    from svlm_jax.streaming.sampling import Sampling
+
+    return Sampling.from_generation_config(
+        generation,
+        temperature=0.0 if arguments.greedy else arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        repetition_penalty=arguments.repetition_penalty,
+        max_new_tokens=arguments.max_new_tokens,
+    )
+
+
+def _sampled(arguments: argparse.Namespace, vlm: "StreamingVLM", settings: "StreamSettings") -> "StreamSettings":
+    """The settings with what the checkpoint's generation_config.json says about sampling."""
+    return dataclasses.replace(settings, sampling=_sampling(arguments, vlm.checkpoint.generation_config))
+
+
+def _bounded(settings: "StreamSettings", duration: float | None) -> "StreamSettings":
+    """The settings with the length of the source, if it has one; ConfigError for a window that never closes without one."""
+    from svlm_jax.cache.window import Lengths, ring_shape
+
+    settings = dataclasses.replace(settings, duration=settings.duration or duration)
+    nothing = Lengths(system=0, previous=0, label=0, query=0, reply=0, marker=0, patches=0)
+    ring_shape(settings.window, nothing, settings.chunk_seconds, settings.duration)
+    return settings
+
+
+def _open(arguments: argparse.Namespace, settings: "StreamSettings", start: float) -> "Source":
+    from svlm_jax.streaming.sources import open_source
+
+    return open_source(
+        arguments.source,
+        fps=settings.fps,
+        chunk_seconds=settings.chunk_seconds,
+        pace="realtime" if arguments.realtime else "fast",
+        behind=arguments.behind,
+        sampling="published" if settings.parity else "pts",
+        start=start,
+        duration=arguments.duration,
+        on_status=logging.getLogger(__name__).warning,
+        **({"max_pixels": arguments.max_pixels} if arguments.max_pixels else {}),
+    )
+
+
+def _save(session: "Session", folder: str) -> None:
+    if session.state is not None:
+        session.save(folder)

@@ -1,0 +1,103 @@
+import json
+
+import jax
+import pytest
+
+from svlm_jax import cli
+from svlm_jax.cache.window import WindowConfig
+from svlm_jax.functional import abstract_params
+from svlm_jax.memory import QWEN_LENGTHS, plan
+from svlm_jax.models.presets import PRESETS, preset
+
+
+def report(capsys, *argv):
+    assert cli.main(["doctor", "--json", *argv]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_machine(capsys):
+    found = report(capsys)
+    assert found["libraries"]["jax"] == jax.__version__
+    assert len(found["devices"]) == jax.local_device_count()
+    assert found["decoders"]["h264"] is True
+    assert "cache_attention" in found["kernels"]
+    assert "model" not in found
+
+
+# The counts that the hub states for these models.
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("qwen2.5-vl-3b", 3_754_622_976),
+        ("qwen2.5-vl-7b", 8_292_166_656),
+        ("qwen2.5-vl-32b", 33_452_718_336),
+        ("qwen2.5-vl-72b", 73_410_777_344),
+        ("qwen2-vl-2b", 2_208_985_600),
+        ("qwen2-vl-7b", 8_291_375_616),
+    ],
+)
+def test_presets_have_the_published_parameter_counts(name, parameters):
+    assert sum(leaf.size for leaf in jax.tree.leaves(abstract_params(preset(name)))) == parameters
+
+
+def test_every_preset_is_tested():
+    assert len(PRESETS) == 6
+
+
+def test_seven_billion_at_720p(capsys):
+    model = report(capsys, "--model", "qwen2.5-vl-7b", "--device-memory", "24")["model"]
+    memory = model["memory"]
+    assert model["frame_size"] == [560, 1008]
+    assert memory["slots_by_role"]["vision"] == 16 * 720
+    assert memory["slots_by_role"]["previous text"] == 512 + 511 + 6
+    assert memory["parameters_bytes"] == 2 * 8_292_166_656
+    # Keys and values of 28 layers, 4 heads of 128, two bytes; then 44 bytes of metadata a slot.
+    assert memory["cache_bytes"] == memory["slots"] * (2 * 28 * 4 * 128 * 2 + 44)
+    assert 2 * memory["rotated_keys_bytes"] == memory["slots"] * 2 * 28 * 4 * 128 * 2
+    assert memory["fits"] is True
+    assert report(capsys, "--model", "qwen2.5-vl-7b", "--device-memory", "16")["model"]["memory"]["fits"] is False
+
+
+@pytest.mark.parametrize(
+    ("argv", "role", "slots"),
+    [
+        (["--window", "vision=8"], "vision", 8 * 720),
+        (["--window", "sink=0,tail=1"], "previous text", 6),
+        (["--fps", "8"], "vision", 16 * 4 * 720),
+        (["--chunk", "2"], "vision", 8 * 2 * 720),
+        (["--size", "640x360"], "vision", 16 * 299),
+    ],
+)
+def test_the_window_decides_the_slots(argv, role, slots, capsys):
+    assert report(capsys, "--model", "qwen2.5-vl-7b", *argv)["model"]["memory"]["slots_by_role"][role] == slots
+
+
+def test_streams_share_the_weights_only():
+    one, four = (plan(preset("qwen2-vl-2b"), WindowConfig(), QWEN_LENGTHS, streams=n) for n in (1, 4))
+    assert four.parameters == one.parameters
+    assert (four.cache, four.rotated, four.working) == (4 * one.cache, 4 * one.rotated, 4 * one.working)
+
+
+def test_tables_say_whether_it_fits(capsys):
+    assert cli.main(["doctor", "--model", "qwen2.5-vl-72b", "--device-memory", "80"]) == 0
+    out = capsys.readouterr().out
+    assert "qwen2.5-vl-72b: does not fit" in out
+    assert "previous text" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--model", "gpt-2"], ["gpt-2", "qwen2.5-vl-7b"]),
+        (["--model", "./nowhere"], ["./nowhere"]),
+        (["--model", "qwen2.5-vl-7b", "--fps", "3"], ["fps=3", "even"]),
+        (["--model", "qwen2.5-vl-7b", "--window", "sink=3,tail=none"], ["sink=3", "tail=None"]),
+        (["--model", "qwen2.5-vl-7b", "--window", "sink=none,tail=none"], ["length"]),
+    ],
+)
+def test_questions_that_cannot_be_answered(argv, words, capsys):
+    assert cli.main(["doctor", *argv]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("svlm: ")
+    assert complaint.count("\n") == 1
+    assert all(word in complaint for word in words), complaint
