@@ -109,7 +109,9 @@ class Window:
     sink: Int[Array, ""]  # words of the previous text kept at its front
     tail: Int[Array, ""]  # ... and at its end, counting <|im_end|>: tail - 1 words
     native: Bool[Array, ""]  # positions grow for ever instead of being renumbered
-    blind_cut: Int[Array, ""]  # tokens cut from every reply's end, marker or not (as published); 0 = cut the marker if it is there
+    blind_cut: Int[
+        Array, ""
+    ]  # tokens cut from every reply's end, marker or not (as published); 0 = cut the marker if it is there
 
 
 @jax.tree_util.register_dataclass

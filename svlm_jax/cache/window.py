@@ -61,7 +61,9 @@ class WindowConfig:
         if self.text == 0:
             raise ConfigError("window text=0: expected at least one chunk, because the reply being spoken must stay in place")
         if (self.sink is None) != (self.tail is None):
-            raise ConfigError(f"window sink={self.sink}, tail={self.tail}: expected both (0 or more words) or neither (never cut)")
+            raise ConfigError(
+                f"window sink={self.sink}, tail={self.tail}: expected both (0 or more words) or neither (never cut)"
+            )
         if self.sink is not None and self.tail is not None and min(self.sink, self.tail) < 0:
             raise ConfigError(f"window sink={self.sink}, tail={self.tail}: expected 0 or more words")
         for name, allowed in (("memory", Memory), ("positions", Positions)):
@@ -129,7 +131,9 @@ def slots_by_role(window: WindowConfig, lengths: Lengths, chunk_seconds: float, 
     elif window.memory in ("full", "hard-reset"):
         words = lengths.previous
     elif duration is None:
-        raise ConfigError("a previous text that is never cut grows with the stream: expected its length (a duration in seconds)")
+        raise ConfigError(
+            "a previous text that is never cut grows with the stream: expected its length (a duration in seconds)"
+        )
     else:
         words = lengths.previous + max(_chunks(duration, chunk_seconds) - t, 0) * lengths.reply
     return {

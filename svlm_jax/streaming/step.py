@@ -94,8 +94,8 @@ def init_state(
     text, shape = config.model.text, config.ring
 
     def kv() -> tuple[Array, ...]:
-        size = (batch, text.kv_heads, shape.slots, text.head_dim)
-        return tuple(jnp.zeros(size, dtype) for _ in range(text.layers))
+        size = (batch, text.num_kv_heads, shape.slots, text.head_dim)
+        return tuple(jnp.zeros(size, dtype) for _ in range(text.num_layers))
 
     if config.recompute and not clip_shape:
         raise ConfigError("memory=recompute keeps frames: expected clip_shape (F, 3, height, width)")
@@ -152,13 +152,13 @@ def see(params, state: StreamState, frames: UInt8[Array, "B F 3 h w"], *, config
     """
     module = functional.bind(config.model, params)
     if config.ring.blocks == 0:  # a window of 0 s shows the model no video
-        return jnp.zeros((frames.shape[0], 1, config.model.text.width), module.dtype), state.frames
+        return jnp.zeros((frames.shape[0], 1, config.model.text.hidden_size), jnp.float32), state.frames
     if not config.recompute:
-        return module.see(frames), state.frames
+        return module.see(frames, implementation=config.implementation), state.frames
     at = state.clock % config.ring.blocks
     clips = jax.vmap(lambda kept, i, clip: kept.at[i].set(clip))(state.frames, at, frames)
     streams, blocks = clips.shape[:2]
-    seen = module.see(clips.reshape(streams * blocks, *clips.shape[2:]))
+    seen = module.see(clips.reshape(streams * blocks, *clips.shape[2:]), implementation=config.implementation)
     return seen.reshape(streams, -1, seen.shape[-1]), clips
 
 
@@ -192,7 +192,7 @@ def _line_up(state: StreamState, turn: Tokens, config: StepConfig) -> tuple[Slot
 def prefill(params, state: StreamState, turn: Tokens, seen_clip, *, config: StepConfig) -> Progress:
     """Evicts, renumbers, and runs the new turn (B, T) with the clip embeddings; picks the first token of the reply."""
     module = functional.bind(config.model, params)
-    sampling, vocab = config.sampling, config.model.text.vocab
+    sampling, vocab = config.sampling, config.model.text.vocab_size
     clip, frames = seen_clip
     slots, new = jax.vmap(functools.partial(_line_up, config=config))(state, turn)
     extra = max(sampling.max_new_tokens - 1, 1)
@@ -205,12 +205,13 @@ def prefill(params, state: StreamState, turn: Tokens, seen_clip, *, config: Step
     if config.recompute:
         row = row + new.round % max(config.ring.blocks, 1) * (clip.shape[1] // max(config.ring.blocks, 1))
     patch = jnp.take_along_axis(clip, jnp.clip(row, 0, clip.shape[1] - 1)[..., None], 1)
-    x = jnp.where((new.role == Role.PATCH)[..., None], patch.astype(module.dtype), module.embed(new.token))
+    x = module.embed(new.token)
+    x = jnp.where((new.role == Role.PATCH)[..., None], patch.astype(x.dtype), x)
 
     slots, cache, hidden = _run(module, config, state.slots, cache, new, x, slot, position)
     last = new.valid.shape[1] - 1 - jnp.argmax(new.valid[:, ::-1], axis=1)
     logits = module.logits(jnp.take_along_axis(hidden, last[:, None, None], 1)[:, 0])
-    seen = jax.vmap(lambda s: jnp.zeros(vocab, bool).at[jnp.where(s.order >= 0, s.token, vocab)].set(True, mode="drop"))(slots)
+    seen = jax.vmap(lambda s: retained_ids(s, vocab))(slots)
 
     streams, steps = logits.shape[0], sampling.max_new_tokens
     out = Second(
@@ -224,6 +225,11 @@ def prefill(params, state: StreamState, turn: Tokens, seen_clip, *, config: Step
     )
     state = dataclasses.replace(state, keys=cache.keys, values=cache.values, slots=slots)
     return Progress(state, cache.rotated, decode_slot, end, seen, out)
+
+
+def retained_ids(slots: Slots, vocab: int) -> Bool[Array, "V"]:
+    """Which ids occur in the retained sequence, prompt and pads included: what the repetition penalty counts as said."""
+    return jnp.zeros(vocab, bool).at[jnp.where(slots.order >= 0, slots.token, vocab)].set(True, mode="drop")
 
 
 def _pick(logits, seen, state: StreamState, count, config: StepConfig) -> Int[Array, "B"]:
@@ -303,7 +309,9 @@ def second(params, state: StreamState, turn: Tokens, frames: UInt8[Array, "B F 3
 
     Returns (state, Second).
     """
-    return generate(params, prefill(params, state, turn, see(params, state, frames, config=config), config=config), config=config)
+    return generate(
+        params, prefill(params, state, turn, see(params, state, frames, config=config), config=config), config=config
+    )
 
 
 step = jax.jit(second, static_argnames="config", donate_argnames="state")
@@ -328,4 +336,4 @@ def unstack(state: StreamState, index: int) -> StreamState:
 def cache_bytes(config: StepConfig, dtype) -> int:
     """Bytes of un-rotated keys, values and the rotated workspace of one stream: 1.5 · 2·L·C·K·H·itemsize."""
     text = config.model.text
-    return 3 * text.layers * config.ring.slots * text.kv_heads * text.head_dim * np.dtype(dtype).itemsize
+    return 3 * text.num_layers * config.ring.slots * text.num_kv_heads * text.head_dim * np.dtype(dtype).itemsize

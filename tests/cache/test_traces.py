@@ -20,7 +20,9 @@ def test_trace(index, programs):
 def test_traces_cover_every_regime():
     regimes = {(run["V"] > run["T"]) - (run["V"] < run["T"]) for run in RUNS}
     assert regimes == {-1, 0, 1}
-    assert any(run["T"] == 1 for run in RUNS) and any(run["V"] == 1 for run in RUNS) and any(run["sink"] is None for run in RUNS)
+    assert (
+        any(run["T"] == 1 for run in RUNS) and any(run["V"] == 1 for run in RUNS) and any(run["sink"] is None for run in RUNS)
+    )
 
 
 def test_one_program_serves_every_window(programs):

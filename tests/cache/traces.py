@@ -84,9 +84,7 @@ def make_programs(ids: window.TurnIds, rules=window):
     def second(stream: Stream, limits: Window, turn: Tokens, reply, n):
         slots = rules.evict(stream.slots, limits, stream.clock, stream.last, ids)
         turn = dataclasses.replace(turn, round=jnp.where(turn.round < 0, turn.round, stream.clock))
-        new = jax.tree.map(
-            lambda *xs: jnp.concatenate(xs, -1), rules.pending(limits, stream.clock, stream.last, ids), turn
-        )
+        new = jax.tree.map(lambda *xs: jnp.concatenate(xs, -1), rules.pending(limits, stream.clock, stream.last, ids), turn)
         slot, decode_slot, left = ring.allocate(slots, CAPACITY, new, REPLY - 1)
         stream = dataclasses.replace(stream, slots=slots)
         stream = _write(stream, new, slot, _place(stream, limits, new))

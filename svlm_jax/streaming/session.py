@@ -1,0 +1,374 @@
+"""A running stream on the host: chunks of video in, captions out. All compute is in `step`; this file moves data and times it.
+
+vlm = StreamingVLM.from_pretrained("mit-han-lab/StreamingVLM")
+for caption in vlm.watch("match.mp4"):
+    print(caption.start, caption.text)
+"""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from svlm_jax.cache.ring import Role, StreamState
+from svlm_jax.cache.window import Lengths, WindowConfig, ring_shape, slots_by_role
+from svlm_jax.checkpoint import hf
+from svlm_jax.errors import CheckpointError, ConfigError, StreamError
+from svlm_jax.streaming import step as compiled
+from svlm_jax.streaming.caption import Caption, Timing
+from svlm_jax.streaming.prompt import MARKER, SYSTEM, Grid, PromptBuilder, pieces
+from svlm_jax.streaming.sampling import Sampling
+from svlm_jax.streaming.chunk import Chunk
+from svlm_jax.streaming.sources import Source, open_source
+
+logger = logging.getLogger(__name__)
+
+QUERY = "Commentate on what happens in the video."
+PIECE = 64  # tokens of the opening that go in at a time: one program for every length of history
+FORMAT = 1  # of a saved stream
+
+KINDS = {
+    "system": (Role.SYSTEM,),
+    "previous text": (Role.PREV_OPEN, Role.PREV_WORDS, Role.PREV_CLOSE),
+    "vision": (Role.PATCH,),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamSettings:
+    """Everything about a stream that is not the model.
+
+    Attributes:
+      window: what is remembered.
+      sampling: how words are chosen; None = the published settings with the checkpoint's own top-k and top-p.
+      fps: frames a second that the model sees. chunk_seconds: video between two captions.
+      query: stands in the first turn and leaves with it, as published. Instructions that must last belong into `system`.
+      previous_text: what was said before the stream begins.
+      seed: same seed, same words.
+      duration: seconds that the stream may last at most; needed by windows that never close.
+      parity: reproduce the published code where ours deliberately differs (docs/decisions.md).
+      split_timing: run a second as three programs, so that each can be timed.
+      keep_logits: keep the raw logits of every token, for tests.
+      implementation: attention implementation, see `pallas_kernels.dispatch`.
+    """
+
+    window: WindowConfig = WindowConfig()
+    sampling: Sampling | None = None
+    fps: float = 2.0
+    chunk_seconds: float = 1.0
+    query: str | None = QUERY
+    system: str = SYSTEM
+    previous_text: str = ""
+    seed: int = 42
+    duration: float | None = None
+    parity: bool = False
+    split_timing: bool = False
+    keep_logits: bool = False
+    implementation: str = "auto"
+
+    def __post_init__(self):
+        for name in ("fps", "chunk_seconds"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected more than 0")
+        if self.window.memory == "recompute" and self.window.positions == "native":
+            raise ConfigError("positions=native with memory=recompute: expected contiguous or text, since all is run anew")
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "StreamSettings":
+        sampling = data["sampling"]
+        if sampling is not None:
+            sampling = Sampling(**{k: tuple(v) if isinstance(v, list) else v for k, v in sampling.items()})
+        return cls(**{**data, "window": WindowConfig(**data["window"]), "sampling": sampling})
+
+
+class StreamingVLM:
+    """A loaded model. Streams are opened on it with `stream` or, in one line, `watch`; it holds no state of theirs."""
+
+    def __init__(self, checkpoint: hf.Checkpoint, *, name: str = ""):
+        self.checkpoint, self.name = checkpoint, name
+        self.config, self.params, self.tokenizer = checkpoint.config, checkpoint.params, checkpoint.tokenizer
+        self.dtype = jax.tree.leaves(checkpoint.params)[0].dtype
+
+    @classmethod
+    def from_pretrained(cls, model: str | pathlib.Path, *, dtype: str = "auto", **options: Any) -> "StreamingVLM":
+        """Loads a checkpoint from a folder or a hub id. options: see `checkpoint.hf.load`.
+
+        dtype: "auto" is bfloat16 on GPU and TPU, float32 on CPU.
+        """
+        if dtype == "auto":
+            dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        return cls(hf.load(model, dtype=jnp.dtype(dtype), **options), name=str(model))
+
+    def stream(self, settings: StreamSettings | None = None, **changes: Any) -> "Session":
+        """A new stream. `changes` are fields of StreamSettings."""
+        return Session(self, dataclasses.replace(settings or StreamSettings(), **changes))
+
+    def watch(self, source: Any, **changes: Any) -> Iterator[Caption]:
+        """Captions of a source: a path, URL, webcam number, or an open `Source`. `changes` are fields of StreamSettings."""
+        return self.stream(**changes).watch(source)
+
+    def resume(self, folder: str | pathlib.Path) -> "Session":
+        """The stream that `Session.save` left in a folder, as if it had never stopped."""
+        return Session.load(self, folder)
+
+
+class Session:
+    """One stream. Its cache is built when the first chunk shows the size of the pictures."""
+
+    def __init__(self, vlm: StreamingVLM, settings: StreamSettings):
+        self.vlm, self.settings = vlm, settings
+        generation = vlm.checkpoint.generation_config
+        self.sampling = settings.sampling or Sampling.from_generation_config(generation)
+        self.prompt = PromptBuilder(
+            vlm.tokenizer.encode,
+            vlm.config.video_token_id,
+            system=settings.system,
+            text_positions=settings.window.positions == "text",
+            max_query=len(vlm.tokenizer.encode(settings.query)) if settings.query else 0,
+        )
+        stop = generation.get("eos_token_id", ())
+        self.turns = self.prompt.turn_ids(stop if isinstance(stop, list | tuple) else (stop,))
+        self.config: compiled.StepConfig | None = None
+        self.state: StreamState | None = None
+        self.last: compiled.Second | None = None  # what the device returned for the newest chunk
+        self.chunks = 0  # since the stream began
+        self.position = 0.0  # stream seconds watched so far
+        self._limits: dict[str, int] = {}
+        self._grids: set[Grid] = set()
+
+    # ------------------------------------------------------------------------------------------- watching
+
+    def watch(self, source: Any) -> Iterator[Caption]:
+        """Captions of a source, until it ends. Closes a source that it opened itself."""
+        if isinstance(source, Source):
+            yield from self._watch(source)
+            return
+        with open_source(source, fps=self.settings.fps, chunk_seconds=self.settings.chunk_seconds) as opened:
+            yield from self._watch(opened)
+
+    def _watch(self, source: Source) -> Iterator[Caption]:
+        if self.settings.duration is None and source.info.duration is not None:
+            self.settings = dataclasses.replace(self.settings, duration=source.info.duration)
+        for chunk in source:
+            yield self.feed(chunk)
+
+    def feed(self, chunk: Chunk) -> Caption:
+        """Shows the model one chunk and returns what it says. Raises StreamError when the cache is too small."""
+        grid = self._grid(chunk.frames)
+        if self.config is None:
+            self._build(grid, chunk.frames.shape)
+        self._check(grid, chunk)
+        if self._reset_due():
+            self.state = self._open()
+        query = self.settings.query if self._round() == 0 else None
+        turn = jax.tree.map(lambda x: x[None], self.prompt.turn(chunk.start, chunk.end, grid, query))
+        out, timing = self._run(turn, chunk.frames[None], chunk.read_ms)
+        self.last = out
+        self.chunks += 1
+        self.position = chunk.end
+        if int(out.left[0]) < 0:
+            raise StreamError(
+                f"the cache of {self.config.ring.slots} slots is full at {chunk.end:.0f} s: expected a stream of at most "
+                f"{self.settings.duration} s, or a window that closes"
+            )
+        tokens = tuple(int(token) for token in np.asarray(out.token[0])[: int(out.count[0])])
+        return Caption(
+            chunk.start, chunk.end, self._text(tokens), tokens, timing, self._usage(out.usage[0]), chunk.lag, chunk.dropped
+        )
+
+    def _run(self, turn, frames, read_ms: float) -> tuple[compiled.Second, Timing]:
+        params, config, state = self.vlm.params, self.config, self.state
+        begin = time.perf_counter()
+        if not self.settings.split_timing:
+            self.state, out = compiled.step(params, state, turn, frames, config=config)
+            out = jax.device_get(out)  # waits for the device
+            return out, Timing(read_ms, 1e3 * (time.perf_counter() - begin))
+        clip = jax.block_until_ready(_see(params, state, frames, config=config))
+        seen = time.perf_counter()
+        progress = jax.block_until_ready(_prefill(params, state, turn, clip, config=config))
+        read = time.perf_counter()
+        self.state, out = _generate(params, progress, config=config)
+        out = jax.device_get(out)
+        end = time.perf_counter()
+        parts = (1e3 * (b - a) for a, b in ((begin, end), (begin, seen), (seen, read), (read, end)))
+        return out, Timing(read_ms, *parts)
+
+    def _text(self, tokens: tuple[int, ...]) -> str:
+        text = self.vlm.tokenizer.decode([token for token in tokens if token not in self.turns.stop])
+        if self.settings.parity:  # the published code drops four characters, marker or not
+            return text[: -len(MARKER)]
+        return text.removesuffix(MARKER).strip()
+
+    def _usage(self, by_role: np.ndarray) -> dict[str, tuple[int, int]]:
+        used = {kind: int(sum(by_role[role] for role in roles)) for kind, roles in KINDS.items()}
+        used["turns"] = int(by_role.sum()) - sum(used.values())
+        return {kind: (used[kind], limit) for kind, limit in self._limits.items()}
+
+    # ------------------------------------------------------------------------------------------- the cache
+
+    def _grid(self, frames: np.ndarray) -> Grid:
+        vision = self.vlm.config.vision
+        cell = vision.patch_size * vision.spatial_merge_size
+        count, _, height, width = frames.shape
+        if count % vision.temporal_patch_size or height % cell or width % cell:
+            raise ConfigError(
+                f"a chunk of {count} frames of {height}x{width} pixels: expected a multiple of {vision.temporal_patch_size} frames "
+                f"and sides that are multiples of {cell}"
+            )
+        step = vision.tokens_per_second * vision.temporal_patch_size / self.settings.fps if vision.tokens_per_second else 1.0
+        return Grid(count // vision.temporal_patch_size, height // cell, width // cell, step)
+
+    def _build(self, grid: Grid, clip_shape: tuple[int, ...]) -> None:
+        """Chooses the capacity from the window and the first picture, and puts the opening into a fresh cache."""
+        settings = self.settings
+        opening = self._opening()
+        lengths = Lengths(
+            system=int((opening.role == Role.SYSTEM).sum()),
+            previous=int((opening.role == Role.PREV_WORDS).sum()),
+            label=self.prompt.label_length,
+            query=self.prompt.max_query,
+            reply=self.sampling.max_new_tokens,
+            marker=len(self.turns.marker),
+            patches=grid.patches,
+        )
+        if settings.duration is not None and settings.duration < settings.chunk_seconds:
+            settings = dataclasses.replace(settings, duration=settings.chunk_seconds)
+        arguments = settings.window, lengths, settings.chunk_seconds, settings.duration
+        by_role = dict(slots_by_role(*arguments))
+        self._limits = {kind: by_role.pop(kind) for kind in KINDS}
+        self._limits["turns"] = sum(by_role.values())
+        self.config = compiled.StepConfig(
+            model=self.vlm.config,
+            ring=ring_shape(*arguments),
+            turns=self.turns,
+            sampling=self.sampling,
+            recompute=settings.window.memory == "recompute",
+            implementation=settings.implementation,
+            keep_logits=settings.keep_logits,
+        )
+        self._clip_shape = tuple(clip_shape)
+        self.state = self._open()
+
+    def _opening(self):
+        window = self.settings.window
+        keep = None if self.settings.parity or window.uncut else (window.sink, window.tail)
+        return self.prompt.opening(self.settings.previous_text, keep=keep)
+
+    def _open(self) -> StreamState:
+        """A fresh state that holds the system turn and the previous text."""
+        settings, config = self.settings, self.config
+        blind_cut = len(self.turns.marker) if settings.parity else 0
+        limits = settings.window.limits(settings.chunk_seconds, settings.duration, blind_cut=blind_cut)
+        state = compiled.init_state(
+            config, limits, seed=settings.seed + self.chunks, dtype=self.vlm.dtype, clip_shape=self._clip_shape
+        )
+        for piece in pieces(self._opening(), PIECE):
+            piece = jax.tree.map(lambda x: x[None], piece)
+            state, left = compiled.ingest_step(self.vlm.params, state, piece, config=config)
+            if int(left[0]) < 0:
+                raise StreamError(f"the cache of {config.ring.slots} slots cannot hold the previous text")
+        return state
+
+    def _round(self) -> int:
+        """Rounds since the cache was last opened."""
+        return self.chunks % self._rounds_to_reset() if self._rounds_to_reset() else self.chunks
+
+    def _rounds_to_reset(self) -> int:
+        if self.settings.window.memory != "hard-reset":
+            return 0
+        return self.settings.window.rounds(self.settings.chunk_seconds, self.settings.duration)[0]
+
+    def _reset_due(self) -> bool:
+        return self.chunks > 0 and self._rounds_to_reset() > 0 and self._round() == 0
+
+    def _check(self, grid: Grid, chunk: Chunk) -> None:
+        if grid in self._grids:
+            return
+        block = self.config.ring.block
+        if grid.patches > block:
+            raise StreamError(
+                f"pictures of {grid.h}x{grid.w} tokens at {chunk.start:.0f} s do not fit the cache: expected at most {block} "
+                f"tokens a chunk, as in the first one"
+            )
+        if self.config.recompute and chunk.frames.shape != self._clip_shape:
+            raise StreamError("the picture size changed: memory=recompute keeps clips of one size")
+        if self._grids:
+            logger.info("pictures of %dx%d tokens from %.0f s on: compiling for this size", grid.h, grid.w, chunk.start)
+        self._grids.add(grid)
+
+    # ------------------------------------------------------------------------------------------- session state
+
+    def fork(self) -> "Session":
+        """A second stream that stands where this one stands; what it watches does not touch this one."""
+        twin = Session(self.vlm, self.settings)
+        twin.__dict__.update(self.__dict__)
+        twin._grids = set(self._grids)
+        if self.state is not None:
+            twin.state = compiled.fork(self.state)
+        return twin
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Saves the stream so that `StreamingVLM.resume` goes on as if it had never stopped. Replaces an earlier save whole."""
+        if self.state is None:
+            raise StreamError("there is nothing to save: the stream has not seen any video yet")
+        folder = pathlib.Path(folder)
+        fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        orbax_io.save(fresh / "state", self.state)
+        (fresh / "session.json").write_text(
+            json.dumps(
+                {
+                    "format": FORMAT,
+                    "model": self.vlm.config.to_hf(),
+                    "dtype": str(self.vlm.dtype),
+                    "settings": self.settings.to_json(),
+                    "sampling": dataclasses.asdict(self.sampling),
+                    "clip_shape": self._clip_shape,
+                    "chunks": self.chunks,
+                    "position": self.position,
+                },
+                indent=1,
+            )
+        )
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    @classmethod
+    def load(cls, vlm: StreamingVLM, folder: str | pathlib.Path) -> "Session":
+        """See `StreamingVLM.resume`. Raises CheckpointError when the folder holds no stream, or one of another model."""
+        folder = pathlib.Path(folder)
+        try:
+            saved = json.loads((folder / "session.json").read_text())
+        except (OSError, ValueError):
+            raise CheckpointError(f"{folder}: expected a saved stream (a folder with session.json)") from None
+        if saved.get("format") != FORMAT:
+            raise CheckpointError(f"{folder}: saved in format {saved.get('format')}, expected {FORMAT}")
+        if saved["model"] != json.loads(json.dumps(vlm.config.to_hf())) or saved["dtype"] != str(vlm.dtype):
+            raise CheckpointError(f"{folder}: this stream was saved with another model or dtype than {vlm.name}, {vlm.dtype}")
+        session = cls(vlm, StreamSettings.from_json(saved["settings"]))
+        session.sampling = StreamSettings.from_json({**saved["settings"], "sampling": saved["sampling"]}).sampling
+        frames, _, height, width = saved["clip_shape"]
+        session._build(session._grid(np.empty((frames, 3, height, width), np.uint8)), tuple(saved["clip_shape"]))
+        session.state = orbax_io.load(folder / "state", jax.eval_shape(lambda: session.state))
+        session.chunks, session.position = saved["chunks"], saved["position"]
+        return session
+
+
+_see = jax.jit(compiled.see, static_argnames="config")
+_prefill = jax.jit(compiled.prefill, static_argnames="config", donate_argnames="state")
+_generate = jax.jit(compiled.generate, static_argnames="config", donate_argnames="progress")
