@@ -42,5 +42,8 @@ class KV:
 
 def write(cache: Slots, new: Float[Array, "B T K H"], slots: Int[Array, "B T"]) -> Slots:
     """Puts new tokens into their slots; a slot equal to C means that the token is not kept."""
-    streams = jnp.arange(cache.shape[0])[:, None]
-    return cache.at[streams, :, slots].set(new.astype(cache.dtype), mode="drop", unique_indices=False)
+    batch, heads, _, _ = cache.shape
+    # One index a row of H numbers. With whole (K, H) windows, XLA for CPUs turns the write of a single token into a
+    # dynamic-update-slice, fuses that into each of its readers, and then has to copy the whole cache for them.
+    streams, groups = jnp.arange(batch)[:, None, None], jnp.arange(heads)
+    return cache.at[streams, groups, slots[:, :, None]].set(new.astype(cache.dtype), mode="drop")
