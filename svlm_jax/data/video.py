@@ -22,8 +22,9 @@ def smart_resize(
 ) -> tuple[int, int]:
     """Size (height, width) in pixels that the model sees: multiples of `factor`, area within the bounds, aspect kept.
 
-    The published rule of Qwen2-VL (arXiv 2409.12191, section 2.1): round to the grid; when the area is out of bounds scale by the
-    square root of the excess and round towards the bound. 360p gives 364x644, 480p 476x840, 720p and 1080p 560x1008.
+    The published rule of Qwen2-VL (arXiv 2409.12191, section 2.1, and its code): round to the grid; when the area is out of
+    bounds scale by the square root of the excess and round towards the bound. 360p gives 364x644, 480p 476x840, 720p and
+    1080p 560x1008.
 
     Raises:
       SourceError: a side is not positive, or one side is more than 200 times the other.
@@ -35,8 +36,8 @@ def smart_resize(
         raise SourceError(f"A frame of {width}x{height} pixels is too narrow; the aspect ratio must be at most {MAX_ASPECT}:1.")
     if not factor * factor <= max_pixels or min_pixels > max_pixels:
         raise ConfigError(
-            f"min_pixels={min_pixels}, max_pixels={max_pixels} cannot be met; expected min_pixels <= max_pixels and room for one"
-            f" patch of {factor}x{factor}."
+            f"min_pixels={min_pixels} and max_pixels={max_pixels} cannot be met; expected min_pixels <= max_pixels and room for"
+            f" one patch of {factor}x{factor}."
         )
     rows, columns = (max(1, round(side / factor)) for side in (height, width))
     if rows * columns * factor**2 > max_pixels:
@@ -77,8 +78,8 @@ def quarter_turns(frame: av.VideoFrame) -> int:
 def model_pixels(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
     """Upright RGB picture of a decoded frame: uint8 (3, height, width) of `size` (height, width).
 
-    Any pixel format goes through RGB at full size, then bicubic with antialiasing on uint8, as the published reader does; the model
-    normalises on the device.
+    Any pixel format goes through RGB at full size, then bicubic with antialiasing on uint8, as the published reader does;
+    the model normalises on the device.
     """
     rgb = frame.to_ndarray(format="rgb24")
     turns = quarter_turns(frame)

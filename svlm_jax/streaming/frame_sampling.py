@@ -23,10 +23,10 @@ class Sampler(Protocol):
 class PtsSampler:
     """The frame on screen at start + k / fps, for k = 0, 1, 2, ..., `count` of them per chunk.
 
-    A frame that comes at most 25 ms after the target and is nearer than the one on screen stands in for it. So at every constant rate
-    of at least `fps` consecutive samples are distinct frames (25 fps: 0.5 s lies between two frames and the later is taken, as the
-    published training reader does), and a picture that stays for seconds never shows what comes after it. Below `fps`
-    frames repeat. The last chunk of a video is padded by repeating its last frame.
+    A frame that comes at most 25 ms after the target and is nearer than the one on screen stands in for it. So at every
+    constant rate of at least `fps` consecutive samples are distinct frames (25 fps: 0.5 s lies between two frames and the
+    later is taken, as the published training reader does), and a picture that stays for seconds never shows what comes after
+    it. Below `fps` frames repeat. The last chunk of a video is padded by repeating its last frame.
     """
 
     def __init__(self, fps: float, count: int, start: float = 0.0):
@@ -71,11 +71,12 @@ class PtsSampler:
 class PublishedSampler:
     """The frames that StreamingVLM's released reader feeds the model, its repeated frames included.
 
-    A frame's time is where it ends, in float32. A chunk [s, e] includes both bounds; its targets are t0, t0 + 1 / fps, ... up to the
-    last frame, t0 being the chunk's first frame; each target takes the first frame at or after it; an odd number of targets is made
-    even by repeating the last frame; the last `count` are kept. At integer frame rates (24, 25, 30, ...) each chunk but the
-    first holds both boundary frames, so it has one target too many and ends up with the same frame twice; at 23.976, 29.97
-    and 59.94 fps it does not.
+    A frame's time is where it ends, in float32. A chunk [s, e] includes both bounds; its targets are t0, t0 + 1 / fps, ... up
+    to the last frame, t0 being the chunk's first frame; each target takes the first frame at or after it; an odd number of
+    targets is made even by repeating the last frame; the last `count` are kept. At integer frame rates (24, 25, 30, ...) each
+    chunk but the first holds both boundary frames, so it has one target too many and ends up with the same frame twice; at
+    23.976, 29.97 and 59.94 fps it does not. Where the released reader stops (a chunk in which no frame ends) the frame on
+    screen is repeated.
     """
 
     def __init__(self, fps: float, count: int, start: float = 0.0):

@@ -2,9 +2,9 @@
 
 import dataclasses
 import os
+import platform
 import random
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
@@ -12,7 +12,7 @@ import av.device
 import av.error
 
 from svlm_jax.errors import SourceError
-from svlm_jax.streaming.reader import Decoded, PeerLost, VideoReader
+from svlm_jax.streaming.reader import Decoded, VideoReader
 
 SECRET_NAMES = re.compile(r"pass|pwd|token|key|secret|sig|auth|user|cred|login|session", re.IGNORECASE)
 SECRET_LENGTH = 24  # a query value this long is more likely a token than something to read
@@ -55,8 +55,8 @@ class LiveClock:
     """Stream time of live frames: seconds of wall time since the stream was opened.
 
     Time stamps set the distances between frames, so jitter of the network does not move them. Frames that fall more than a
-    second behind the wall clock (a stall, a slow camera clock, a decoder that cannot keep up), or more than `early` seconds ahead
-    of it (the backlog that a server sends first), are re-stamped with it.
+    second behind the wall clock (a stall, a slow camera clock, a decoder that cannot keep up), or more than `early` seconds
+    ahead of it (the backlog that a server sends first), are re-stamped with it.
     """
 
     def __init__(self, clock: Callable[[], float], early: float):
@@ -109,32 +109,34 @@ def live_frames(
       SourceError: the source is lost for good.
     """
     failures = 0
-    current: VideoReader | None = reader
     while True:
         try:
-            current = current or connect()
-            for decoded in clock.restamp(current):
+            for decoded in clock.restamp(reader):
                 if failures:
-                    on_status(f"{current.name} is back.")
+                    on_status(f"{reader.name} is back.")
                 failures = 0
                 yield decoded
             return
         except SourceError as error:
-            reason = error
-            if backoff is None or (current is None and not failures) or (current and not isinstance(error, PeerLost)):
+            reason = str(error).rstrip(".")
+            if backoff is None:
                 raise
         finally:
-            if current is not None:
-                current.close()
-        current = None
-        failures += 1
-        if backoff.attempts is not None and failures > backoff.attempts:
-            raise SourceError(f"{str(reason).rstrip('.')}; gave up after {backoff.attempts} attempts to reconnect.")
-        delay = backoff.delay(failures)
-        on_status(f"{str(reason).rstrip('.')}; attempt {failures} to reconnect in {delay:.1f} s.")
+            reader.close()
         clock.reconnected()
-        if wait(delay):
-            return
+        while True:
+            failures += 1
+            if backoff.attempts is not None and failures > backoff.attempts:
+                raise SourceError(f"{reason}; gave up after {backoff.attempts} attempts to reconnect.")
+            delay = backoff.delay(failures)
+            on_status(f"{reason}; attempt {failures} to reconnect in {delay:.1f} s.")
+            if wait(delay):
+                return
+            try:
+                reader = connect()
+                break
+            except SourceError as error:
+                reason = str(error).rstrip(".")
 
 
 def camera(index: int) -> tuple[str, str]:
@@ -143,14 +145,15 @@ def camera(index: int) -> tuple[str, str]:
     Raises:
       SourceError: there is no such camera.
     """
-    if sys.platform.startswith("linux"):
+    system = platform.system()
+    if system == "Linux":
         path = f"/dev/video{index}"
         if not os.path.exists(path):
             devices = sorted(name for name in os.listdir("/dev") if re.fullmatch(r"video\d+", name))
             found = ", ".join(name.removeprefix("video") for name in devices) or "none"
             raise SourceError(f"Camera {index} does not exist; cameras found: {found}.")
         return path, "v4l2"
-    if sys.platform == "darwin":
+    if system == "Darwin":
         return str(index), "avfoundation"
     try:
         devices = [d.name for d in av.device.enumerate_input_devices("dshow") if "video" in d.media_types]

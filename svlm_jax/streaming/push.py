@@ -84,7 +84,7 @@ def array_frames(pairs: Iterable[tuple[float, np.ndarray]]) -> Iterator[Decoded]
         origin = stamp if origin is None else origin
         moment = stamp - origin
         if moment < last:
-            raise SourceError(f"A source yielded a frame at {stamp:g} s after one at {last + origin:g} s; times must not go back.")
+            raise SourceError(f"A frame at {stamp:g} s came after one at {last + origin:g} s; times must not go back.")
         duration = moment - last or duration
         last = moment
         # The owner may write its next picture into the same array.

@@ -48,11 +48,13 @@ class VideoReader:
       name: what messages call it.
       timeout: seconds that opening, and each read, may take.
       start: seconds after the first frame; frames from the key frame before it on are decoded.
-      live: the peer has a clock of its own: lowest latency, and when it stops that is a loss of the peer, not a truncated file.
+      live: the peer has a clock of its own: lowest latency, and when it stops that is a loss of the peer, not a truncated
+        file. None finds out: what knows its duration is not live.
       endless: a live peer never ends: when it hangs up, it is lost.
       format, options: FFmpeg's name of the input format, and its options.
     Raises:
-      SourceError: it cannot be opened, or no frame of it can be decoded; in iteration, that it is truncated, or (PeerLost) gone.
+      SourceError: it cannot be opened, or no frame of it can be decoded; in iteration, that it is truncated, or (PeerLost)
+        gone.
     """
 
     def __init__(
@@ -62,22 +64,26 @@ class VideoReader:
         *,
         timeout: float = 10.0,
         start: float = 0.0,
-        live: bool = False,
+        live: bool | None = False,
         endless: bool = True,
         format: str | None = None,
         options: Mapping[str, str] | None = None,
     ):
-        self.name, self._live, self._endless = name, live, endless
+        self.name, self._endless = name, endless
         self._container = _open(url, name, timeout, format, dict(options or {}))
         try:
             self._stream = self._pick_stream()
+            duration = self._declared_duration()
+            self.live = duration is None if live is None else live
+            # Frame threads decode faster but hold back one frame each, which a live stream cannot afford.
+            self._stream.thread_type = "SLICE" if self.live else "AUTO"
+            self.duration = None if self.live else duration
             rate = self._stream.average_rate or self._stream.guessed_rate
             self.fps = float(rate) if rate else None
             self._seen_until = 0.0  # s; the latest end of any packet, sound included
             self._origin: float | None = None
             self._last: float | None = None
             self._step = 1 / (self.fps or FALLBACK_RATE)
-            self.duration = self._declared_duration()
             self._frames = self._decode()
             self._first = next(self._frames, None)
             if self._first is None:
@@ -98,7 +104,7 @@ class VideoReader:
     @property
     def end(self) -> float:
         """Seconds at which the last decoded frame stops being shown."""
-        return (self._last or 0.0) + self._step
+        return 0.0 if self._last is None else self._last + self._step
 
     def close(self) -> None:
         self._container.close()
@@ -112,16 +118,11 @@ class VideoReader:
         if not streams:
             held = "only sound" if container.streams.audio else "no video"
             raise SourceError(f"{name} holds {held}; a video stream was expected.")
-        stream = streams[0]
-        # Frame threads decode faster but hold back one frame each, which a live stream cannot afford.
-        stream.thread_type = "SLICE" if self._live else "AUTO"
-        return stream
+        return streams[0]
 
     def _declared_duration(self) -> float | None:
         """Seconds the container promises, of the video stream if it says."""
         stream = self._stream
-        if self._live:
-            return None
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
         return None if self._container.duration is None else self._container.duration / av.time_base
@@ -199,12 +200,12 @@ class VideoReader:
         return moment, self._step
 
     def _check_end(self, reason: str | None) -> None:
-        if self._live:
+        if self.live:
             if reason or self._endless:
                 raise PeerLost(f"{self.name} stopped: {reason or 'the peer closed the connection'}.")
             return
         declared = self.duration
-        decoded = max(self.end, self._seen_until - (self._origin or 0.0)) if self._last is not None else 0.0
+        decoded = max(self.end, self._seen_until - self._origin) if self._origin is not None else 0.0
         if declared is not None and decoded < declared - max(1.0, 2 * self._step):
             raise SourceError(f"{self.name} is truncated: decoded {self.end:.1f} s of {declared:.1f} s.")
         if reason is not None and self._last is not None:
@@ -220,6 +221,8 @@ def frame_aspect(stream: av.video.stream.VideoStream) -> Fraction | None:
 def _open(url: str, name: str, timeout: float, format: str | None, options: dict[str, str]) -> av.container.InputContainer:
     try:
         return av.open(url, timeout=timeout, format=format, options=options)
+    except av.error.EOFError:
+        problem = f"{name} ends before its first video frame."
     except av.error.InvalidDataError:
         problem = f"{name} is not a video that can be decoded."
     except av.error.ExitError:

@@ -44,9 +44,9 @@ class Source:
     A thread decodes ahead into a bounded queue. What stops it is raised here, after the last chunk that could be decoded.
     """
 
-    def __init__(self, info: SourceInfo, mailbox: Mailbox, thread: threading.Thread):
+    def __init__(self, info: SourceInfo, mailbox: Mailbox, thread: threading.Thread, interrupt: Callable[[], None]):
         self.info = info
-        self._mailbox, self._thread = mailbox, thread
+        self._mailbox, self._thread, self._interrupt = mailbox, thread, interrupt
         weakref.finalize(self, mailbox.close)  # a source that nobody holds any more stops decoding
         thread.start()
 
@@ -62,6 +62,7 @@ class Source:
     def close(self) -> None:
         """Stops decoding; a read that blocks ends at its time limit."""
         self._mailbox.close()
+        self._interrupt()
         if self._thread is not threading.current_thread():
             self._thread.join(2.0)
 
@@ -80,6 +81,7 @@ class _Opened:
     frames: Callable[[Mailbox], Iterator[Decoded]]
     close: Callable[[], None]
     origin: float | None = None  # reading of the wall clock at stream time 0, for live sources
+    interrupt: Callable[[], None] = lambda: None  # ends a wait for frames
 
 
 def open_source(
@@ -106,16 +108,16 @@ def open_source(
     """Opens a video stream.
 
     Args:
-      spec: a file, an http(s) URL, `rtsp://...` (or another live URL that FFmpeg reads), a camera index (0 or "0"), a registered
-        `scheme:rest`, a `FrameSource`, or any iterable of (seconds, uint8 RGB (H, W, 3)).
+      spec: a file, an http(s) URL, `rtsp://...` (or another live URL that FFmpeg reads), a camera index (0 or "0"), a
+        registered `scheme:rest`, a `FrameSource`, or any iterable of (seconds, uint8 RGB (H, W, 3)).
       fps: frames per second that the model sees; fps * chunk_seconds must be an even whole number.
       chunk_seconds: length of a chunk.
       pace: "fast" reads as fast as the session asks; "realtime" plays at one second per second from the first request on.
         Live sources are always real time.
       behind: what a real-time source does when the session is late: "drop" skips to the newest whole chunk, "merge" covers the
         skipped span with one chunk's worth of frames spread evenly over it, "wait" lets the lag grow (not for live sources).
-      sampling: "pts" takes the frames on screen at even times (`PtsSampler`); "published" repeats frames exactly as StreamingVLM's
-        released reader does (`PublishedSampler`).
+      sampling: "pts" takes the frames on screen at even times (`PtsSampler`); "published" repeats frames exactly as
+        StreamingVLM's released reader does (`PublishedSampler`).
       size: (height, width) of every frame, instead of the published resize rule.
       factor, min_pixels, max_pixels: of the resize rule (`smart_resize`). Once the first chunk has its size, later ones (the
         resolution may change) have at most as many vision tokens.
@@ -147,7 +149,7 @@ def open_source(
     work = functools.partial(
         pump, opened.frames, sampler, model_size, mailbox, opened.close, start=start, seconds=chunk_seconds, chunks=chunks
     )
-    return Source(opened.info, mailbox, threading.Thread(target=work, name="svlm-decode", daemon=True))
+    return Source(opened.info, mailbox, threading.Thread(target=work, name="svlm-decode", daemon=True), opened.interrupt)
 
 
 def frames_per_chunk(fps: float, chunk_seconds: float) -> int:
@@ -156,8 +158,8 @@ def frames_per_chunk(fps: float, chunk_seconds: float) -> int:
     count = fps * chunk_seconds
     if abs(count - round(count)) > 1e-6 or round(count) % TEMPORAL_PATCH or round(count) < 1:
         raise ConfigError(
-            f"fps={fps:g} with chunk_seconds={chunk_seconds:g} makes {count:g} frames a chunk; expected an even whole number, because"
-            f" the model reads frames in pairs."
+            f"fps={fps:g} with chunk_seconds={chunk_seconds:g} makes {count:g} frames a chunk; expected an even whole number,"
+            f" because the model reads frames in pairs."
         )
     return round(count)
 
@@ -231,13 +233,12 @@ def _open_url(url: str, scheme: str, *, start: float, **live: Any) -> _Opened:
     name = mask(url)
     if scheme not in ("http", "https"):
         return _open_live(url, name, scheme, start=start, **live)
-    options = {**HTTP_OPTIONS, **(live["options"] or {})}
-    reader = VideoReader(url, name, timeout=live["timeout"], start=start, options=options)
-    if reader.duration is not None:
+    live["options"] = {**HTTP_OPTIONS, **(live["options"] or {})}
+    reader = VideoReader(url, name, timeout=live["timeout"], start=start, live=None, endless=False, options=live["options"])
+    if not reader.live:
         return _opened(reader, "http")
-    # A stream that does not know its length is live; it delivers segments of several seconds at once.
-    reader.close()
-    return _open_live(url, name, "http", start=start, endless=False, early=math.inf, **live)
+    # A stream that does not know its length is live; it may deliver segments of several seconds at once.
+    return _open_live(url, name, "http", start=start, reader=reader, endless=False, early=math.inf, **live)
 
 
 def _open_live(
@@ -251,6 +252,7 @@ def _open_live(
     reconnect: Backoff | None,
     on_status: Callable[[str], None] | None,
     clock: Callable[[], float],
+    reader: VideoReader | None = None,
     format: str | None = None,
     endless: bool = True,
     early: float = EARLY,
@@ -262,20 +264,19 @@ def _open_live(
     def connect() -> VideoReader:
         return VideoReader(url, name, timeout=timeout, live=True, endless=endless, format=format, options=options)
 
-    reader = connect()
+    first = reader or connect()
     live_clock = LiveClock(clock, early)
 
     def frames(mailbox: Mailbox) -> Iterator[Decoded]:
         return live_frames(
-            reader, connect, live_clock, backoff=reconnect, wait=mailbox.wait_closed, on_status=on_status or (lambda _: None)
+            first, connect, live_clock, backoff=reconnect, wait=mailbox.wait_closed, on_status=on_status or (lambda _: None)
         )
 
-    info = dataclasses.replace(_opened(reader, kind).info, live=True, duration=None)
-    return _Opened(info, frames, reader.close, live_clock.origin)
+    return _Opened(_opened(first, kind).info, frames, first.close, live_clock.origin)
 
 
 def _opened(reader: VideoReader, kind: str) -> _Opened:
-    info = SourceInfo(reader.name, kind, reader.width, reader.height, reader.fps, reader.duration)
+    info = SourceInfo(reader.name, kind, reader.width, reader.height, reader.fps, reader.duration, reader.live)
     return _Opened(info, lambda mailbox: iter(reader), reader.close)
 
 
@@ -284,10 +285,14 @@ def _open_frames(frames: Any, start: float, clock: Callable[[], float], name: st
         raise SourceError(f"A source cannot be {type(frames).__name__}; expected a path, a URL, a camera index or frames.")
     if not (isinstance(frames, FrameSource) and frames.live):
         close = frames.end if isinstance(frames, FrameSource) else lambda: None
-        return _Opened(SourceInfo(name, "frames"), lambda mailbox: array_frames(frames), close)
+        return _Opened(SourceInfo(name, "frames"), lambda mailbox: array_frames(frames), close, interrupt=close)
     if start > 0:
         raise ConfigError(f"{name} are live; start={start:g} cannot be reached, expected 0.")
     live_clock = LiveClock(clock, EARLY)
     return _Opened(
-        SourceInfo(name, "frames", live=True), lambda mailbox: live_clock.restamp(array_frames(frames)), frames.end, live_clock.origin
+        SourceInfo(name, "frames", live=True),
+        lambda mailbox: live_clock.restamp(array_frames(frames)),
+        frames.end,
+        live_clock.origin,
+        frames.end,
     )
