@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -45,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     for command in (watch, convert, doctor, demo):
         sub = command.add(commands)
         sub.formatter_class, sub.allow_abbrev = style, False
-        sub.add_argument("--debug", action="store_true", help="show tracebacks and all log messages")
+        sub.add_argument("--debug", action="store_true", help="show tracebacks and all messages of svlm")
         sub.set_defaults(run=command.run)
     return top
 
@@ -58,25 +57,21 @@ def complain(sentence: object) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; user errors become one sentence on stderr and the code 2."""
     arguments = parser().parse_args(argv)
-    logging.basicConfig(level=logging.DEBUG if arguments.debug else logging.WARNING, format="svlm: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="svlm: %(message)s")
+    if arguments.debug:
+        logging.getLogger("svlm_jax").setLevel(logging.DEBUG)
+        logging.getLogger("pallas_kernels").setLevel(logging.DEBUG)
     try:
         with interruptible():
             return arguments.run(arguments)
     except Interrupted as interrupted:
         complain(f"stopped by {interrupted.name}")
         return interrupted.exit_code
-    except SvlmError as error:
-        if arguments.debug:
-            traceback.print_exc()
-        complain(error)
-        return 2
-    except BrokenPipeError:
-        # The reader of our output has gone (`svlm watch … | head`); Python must not complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except Exception as error:
         if arguments.debug:
             traceback.print_exc()
-            return 1
+        if isinstance(error, SvlmError):
+            complain(error)
+            return 2
         complain(f"unexpected {type(error).__name__}: {error}; this is a defect: rerun with --debug to see where")
         return 1

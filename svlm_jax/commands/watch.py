@@ -14,6 +14,7 @@ from svlm_jax.interrupt import Stoppable
 if TYPE_CHECKING:
     from svlm_jax.streaming.sampling import Sampling
     from svlm_jax.streaming.session import Session, StreamingVLM, StreamSettings
+    from svlm_jax.streaming.sinks import SinkGroup
     from svlm_jax.streaming.sources import Source
 
 EXAMPLES = """\
@@ -130,8 +131,10 @@ def _output(group: argparse._ArgumentGroup) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Watch until the source ends or a signal comes; every file is complete afterwards."""
     from svlm_jax.streaming.session import StreamingVLM
+    from svlm_jax.streaming.sinks.base import check_distinct, check_target
 
     settings = _settings(arguments)
+    check_distinct([check_target(path) for path in _outputs(arguments).values()], arguments.source)
     with _open(arguments, settings, arguments.start or 0.0) as probe:  # what cannot work is said before minutes of loading
         settings = _bounded(settings, probe.info.duration)
     with loading(f"loading {arguments.model}") as progress:
@@ -217,6 +220,31 @@ def _open(arguments: argparse.Namespace, settings: "StreamSettings", start: floa
     )
 
 
+def _outputs(arguments: argparse.Namespace) -> dict[str, str]:
+    return {kind: path for kind in ("vtt", "srt", "jsonl", "video") if (path := getattr(arguments, kind))}
+
+
+def _sinks(arguments: argparse.Namespace, session: "Session", source: "Source") -> "SinkGroup":
+    """All outputs; text files of a resumed stream are continued."""
+    import jax
+    from rich.console import Console
+
+    from svlm_jax.streaming.sinks import Status, Terminal, open_sinks
+
+    device = jax.devices()[0]
+    window = session.settings.window
+    status = Status(
+        model=session.vlm.name,
+        source=source.info.name,
+        window=f"{window.memory}: vision {window.vision:g} s, text {window.text:g} s, sink {window.sink}, tail {window.tail}",
+        device=f"{device.platform} {device.device_kind}",
+    )
+    plain = Console(highlight=False, force_terminal=False) if arguments.no_live else None
+    terminal = Terminal(status, plain)
+    original = arguments.source if source.info.kind == "file" else None
+    return open_sinks(terminal=terminal, original=original, append=bool(arguments.resume), **_outputs(arguments))
+
+
 def _save(session: "Session", folder: str) -> None:
-    if session.state is not None:
+    if session.chunks:
         session.save(folder)

@@ -1,0 +1,289 @@
+"""`svlm watch` from end to end with the small checkpoint of the recordings: outputs, bad inputs, signals, resuming."""
+
+import http.server
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import safetensors.numpy
+
+from svlm_jax import cli
+from tests import clips
+
+MODEL = Path(__file__).parents[1] / "golden" / "streamingvlm" / "checkpoint"
+SMALL = ["--window", "vision=2,text=2,sink=4,tail=4", "--max-new-tokens", "4", "--no-live"]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return clips.render(tmp_path_factory.mktemp("clips") / "clip.mp4", frames=24 * 5)
+
+
+def watch(*argv, model=MODEL):
+    return cli.main(["watch", *map(str, argv), "--model", str(model), *SMALL])
+
+
+def sentence(capsys):
+    """The one sentence on stderr; asserts that it is one, and no traceback."""
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("svlm: ")
+    assert complaint.count("\n") == 1, complaint
+    return complaint
+
+
+def segments(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def cues(path):
+    return path.read_text().count("-->")
+
+
+# ------------------------------------------------------------------------------------------------- what works
+
+
+def test_every_second_is_captioned(clip, tmp_path, capsys):
+    out = {kind: tmp_path / f"out.{kind}" for kind in ("vtt", "srt", "jsonl")}
+    assert watch(clip, *(word for kind, path in out.items() for word in (f"--{kind}", path))) == 0
+    rows = segments(out["jsonl"])
+    assert [(row["start"], row["end"]) for row in rows] == [(float(i), i + 1.0) for i in range(5)]
+    spoken = sum(not row["silent"] for row in rows)
+    assert cues(out["vtt"]) == cues(out["srt"]) == spoken
+    assert "[00:00:04]" in capsys.readouterr().out
+
+
+def test_same_seed_same_words(clip, tmp_path):
+    texts = []
+    for run, seed in enumerate((1, 1, 2)):
+        assert watch(clip, "--seed", seed, "--jsonl", tmp_path / f"{run}.jsonl") == 0
+        texts.append([row["text"] for row in segments(tmp_path / f"{run}.jsonl")])
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_resumed_stream_equals_an_uninterrupted_one(clip, tmp_path):
+    whole, parts = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl"
+    assert watch(clip, "--jsonl", whole) == 0
+    assert watch(clip, "--jsonl", parts, "--duration", 2, "--save-state", tmp_path / "state") == 0
+    assert len(segments(parts)) == 2
+    assert watch(clip, "--jsonl", parts, "--resume", tmp_path / "state") == 0
+
+    def said(path):
+        return [(row["start"], row["text"], row["cache"]) for row in segments(path)]
+
+    assert said(parts) == said(whole)
+
+
+@pytest.mark.parametrize("memory", ["full", "hard-reset", "recompute"])
+def test_the_baselines_run(memory, clip, tmp_path):
+    assert watch(clip, "--memory", memory, "--jsonl", tmp_path / "out.jsonl") == 0
+    assert len(segments(tmp_path / "out.jsonl")) == 5
+
+
+def test_timings_are_split_on_request(clip, tmp_path):
+    assert watch(clip, "--split-timings", "--jsonl", tmp_path / "out.jsonl") == 0
+    last = segments(tmp_path / "out.jsonl")[-1]["timing"]
+    assert last["vision"] + last["prefill"] + last["decode"] == pytest.approx(last["step"], rel=0.01)
+
+
+def test_captions_are_drawn_into_a_copy(clip, tmp_path):
+    assert watch(clip, "--video", tmp_path / "out.mp4") == 0
+    assert (tmp_path / "out.mp4").stat().st_size > 1000
+
+
+# ------------------------------------------------------------------------------------------------- bad sources
+
+
+def make_source(kind, folder):
+    path = folder / f"{kind}.mp4"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("This is no video. " * 200)
+    elif kind == "sound":
+        clips.render_sound(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text", "sound"])
+def test_what_is_no_video_is_named(kind, tmp_path, capsys):
+    source = make_source(kind, tmp_path)
+    assert watch(source) == 2
+    assert str(source) in sentence(capsys)
+
+
+def test_a_truncated_file_keeps_its_captions(tmp_path, capsys):
+    source = clips.truncate(clips.render(tmp_path / "clip.mkv", frames=24 * 8), 0.6)
+    out = {kind: tmp_path / f"out.{kind}" for kind in ("vtt", "jsonl")}
+    assert watch(source, "--vtt", out["vtt"], "--jsonl", out["jsonl"]) == 2
+    assert "truncated" in sentence(capsys)
+    assert 3 <= len(segments(out["jsonl"])) <= 6
+    assert out["vtt"].read_text().startswith("WEBVTT")
+
+
+@pytest.mark.parametrize(
+    "source", ["http://127.0.0.1:9/clip.mp4", "rtsp://viewer:secret@127.0.0.1:9/live", "tcp://127.0.0.1:9"]
+)
+def test_an_unreachable_address_is_named_without_its_password(source, capsys):
+    assert watch(source) == 2
+    complaint = sentence(capsys)
+    assert "127.0.0.1:9" in complaint
+    assert "secret" not in complaint
+
+
+def test_a_page_that_is_not_there(tmp_path, capsys):
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    handler.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert watch(f"http://127.0.0.1:{server.server_port}/nothing.mp4") == 2
+        server.shutdown()
+    assert "nothing.mp4" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("index", ["93", "-1"])
+def test_a_camera_that_is_not_there(index, capsys):
+    assert watch("--", index) == 2 if index == "-1" else watch(index) == 2
+    assert index in sentence(capsys)
+
+
+# ------------------------------------------------------------------------------------------------- bad models
+
+
+def broken_model(kind, folder):
+    model = folder / "model"
+    if kind == "missing":
+        return model
+    shutil.copytree(MODEL, model)
+    config = json.loads((model / "config.json").read_text())
+    if kind == "no config":
+        (model / "config.json").unlink()
+    elif kind == "no weights":
+        (model / "model.safetensors").unlink()
+    elif kind == "no tokenizer":
+        (model / "tokenizer.json").unlink()
+    elif kind == "architecture":
+        config |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+        (model / "config.json").write_text(json.dumps(config))
+    elif kind == "bad json":
+        (model / "config.json").write_text("{")
+    elif kind == "tensor":
+        tensors = safetensors.numpy.load_file(model / "model.safetensors")
+        del tensors[next(name for name in tensors if "norm" in name)]
+        safetensors.numpy.save_file(tensors, model / "model.safetensors")
+    elif kind == "shape":
+        tensors = safetensors.numpy.load_file(model / "model.safetensors")
+        name = next(name for name in tensors if "norm" in name)
+        tensors[name] = tensors[name][:-1]
+        safetensors.numpy.save_file(tensors, model / "model.safetensors")
+    elif kind == "cut":
+        data = (model / "model.safetensors").read_bytes()
+        (model / "model.safetensors").write_bytes(data[: len(data) // 2])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", ["model"]),
+        ("no config", ["config.json"]),
+        ("no weights", ["safetensors"]),
+        ("no tokenizer", ["tokenizer"]),
+        ("architecture", ["LlamaForCausalLM", "Qwen2_5_VLForConditionalGeneration"]),
+        ("bad json", ["config.json"]),
+        ("tensor", ["lacks", "norm"]),
+        ("shape", ["shape", "norm"]),
+        ("cut", ["model.safetensors"]),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(kind, words, clip, tmp_path, capsys):
+    assert watch(clip, model=broken_model(kind, tmp_path)) == 2
+    complaint = sentence(capsys)
+    assert all(word in complaint for word in words), complaint
+
+
+def test_a_hub_id_that_is_not_there(clip, capsys):
+    assert watch(clip, model="nobody/nothing-of-this-name") == 2
+    assert "nobody/nothing-of-this-name" in sentence(capsys)
+
+
+# ------------------------------------------------------------------------------------------------- bad settings
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--window", "text=0"], ["text=0"]),
+        (["--window", "sink=none,tail=8"], ["sink=None", "tail=8"]),
+        (["--window", "vision=0", "--memory", "hard-reset"], ["vision=0", "hard-reset"]),
+        (["--memory", "recompute", "--positions", "native"], ["native", "recompute"]),
+        (["--fps", "3"], ["fps=3"]),
+        (["--chunk", "0.75"], ["chunk_seconds=0.75"]),
+        (["--top-p", "1.5"], ["top_p=1.5"]),
+        (["--start", "60"], ["60"]),
+        (["--resume", "nowhere"], ["nowhere"]),
+        (["--vtt", "/nonexistent/out.vtt"], ["/nonexistent"]),
+        (["--vtt", "out.txt", "--srt", "out.txt"], ["out.txt"]),
+    ],
+)
+def test_settings_that_cannot_work_are_named(argv, words, clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    # SMALL comes first, so that these override it.
+    assert cli.main(["watch", str(clip), "--model", str(MODEL), "--no-live", *argv]) == 2
+    complaint = sentence(capsys)
+    assert all(word in complaint for word in words), complaint
+
+
+def test_an_output_must_not_replace_the_video(clip, capsys):
+    before = clip.read_bytes()
+    assert watch(clip, "--video", clip) == 2
+    assert str(clip) in sentence(capsys)
+    assert clip.read_bytes() == before
+
+
+def test_a_defect_is_one_line_and_a_traceback_only_on_request(clip, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("the sky fell")
+
+    monkeypatch.setattr("svlm_jax.streaming.session.StreamingVLM.from_pretrained", fail)
+    assert watch(clip) == 1
+    complaint = sentence(capsys)
+    assert "the sky fell" in complaint
+    assert "--debug" in complaint
+    assert watch(clip, "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_complete_files(number, code, clip, tmp_path):
+    long = clips.render(tmp_path / "long.mp4", frames=24 * 60)
+    out = {kind: tmp_path / f"out.{kind}" for kind in ("vtt", "srt", "jsonl")}
+    files = [word for kind, path in out.items() for word in (f"--{kind}", str(path))]
+    command = [sys.executable, "-m", "svlm_jax", "watch", str(long), "--model", str(MODEL), "--realtime", *SMALL, *files]
+    command += ["--save-state", str(tmp_path / "state")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        begin = time.monotonic()
+        while not (out["jsonl"].exists() and out["jsonl"].read_text().count("\n") >= 2):
+            assert time.monotonic() - begin < 120
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    rows = segments(out["jsonl"])
+    assert out["jsonl"].read_text().endswith("\n")
+    assert cues(out["vtt"]) == cues(out["srt"]) == sum(not row["silent"] for row in rows)
+    assert len(stdout.splitlines()) >= len(rows) - 1
+    assert (tmp_path / "state" / "session.json").exists()
