@@ -19,9 +19,9 @@ from svlm_jax import functional
 from svlm_jax.cache import positions, ring, window
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.streaming import step
+from svlm_jax.streaming.chunk import Chunk
 from svlm_jax.streaming.sampling import Sampling
 from svlm_jax.streaming.session import Session, StreamingVLM, StreamSettings
-from svlm_jax.streaming.chunk import Chunk
 
 POSITIONS = {"shrink": "contiguous", "append": "native", "all_text": "text"}
 TOLERANCE = {"logits": 1e-3, "positions": 0.0, "keys_values": 1e-3, "vision": 1e-4}
@@ -86,7 +86,7 @@ def settings_of(recorded: dict) -> StreamSettings:
 
 
 def kept_ids(session: Session) -> tuple[list[int], int]:
-    """The ids kept before the next second as the authors hold them (cached ones, then those without K/V), and how many are cached."""
+    """Ids kept before the next second as the authors hold them (cached ones, then those without K/V); how many are cached."""
     state, ids = jax.tree.map(lambda x: x[0], dataclasses.replace(session.state, keys=(), values=())), session.config.turns
     slots = window.evict(state.slots, state.window, state.clock, state.last, ids)
     order, live = ring.in_order(slots)

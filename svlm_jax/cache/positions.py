@@ -29,7 +29,7 @@ def vision_block(grid: tuple[int, int, int], time_step: float) -> tuple[np.ndarr
     return offset, advance
 
 
-def kept_positions(slots: Slots, window: Window, native_next) -> tuple[Float[Array, "3 C"], Float[Array, ""]]:
+def kept_positions(slots: Slots, window: Window, native_next: Array) -> tuple[Float[Array, "3 C"], Float[Array, ""]]:
     """Positions in force for kept slots (any value for free ones), and the next free position."""
     count = slots.order.shape[0]
     by_order = jnp.where(slots.order >= 0, slots.order, count)  # free slots: out of range, dropped
@@ -39,7 +39,7 @@ def kept_positions(slots: Slots, window: Window, native_next) -> tuple[Float[Arr
     return position, jnp.where(window.native, native_next, moves.sum())
 
 
-def new_positions(new: Tokens, begin) -> tuple[Float[Array, "3 T"], Float[Array, ""]]:
+def new_positions(new: Tokens, begin: Array) -> tuple[Float[Array, "3 T"], Float[Array, ""]]:
     """Positions of new tokens when the counter stands at `begin`, and where it stands after them."""
     moves = jnp.where(new.valid, new.advance, 0.0)
     return begin + jnp.cumsum(moves) - moves + new.offset, begin + moves.sum()

@@ -153,7 +153,9 @@ def empty_slots(count: int) -> Slots:
     )
 
 
-def allocate(slots: Slots, shape: RingShape, new: Tokens, extra: int):
+def allocate(
+    slots: Slots, shape: RingShape, new: Tokens, extra: int
+) -> tuple[Int[Array, "T"], Int[Array, "extra"], Int[Array, ""]]:
     """Chooses slots for new tokens, and for `extra` tokens that will be decoded after them.
 
     Patches go over the oldest block; all else takes free text slots in any order.
@@ -173,14 +175,14 @@ def allocate(slots: Slots, shape: RingShape, new: Tokens, extra: int):
     return slot, decode_slot, free.sum() - text.sum() - extra
 
 
-def append(slots: Slots, slot: Int[Array, "T"], new: Tokens, position: Float[Array, "3 T"]):
+def append(slots: Slots, slot: Int[Array, "T"], new: Tokens, position: Float[Array, "3 T"]) -> tuple[Slots, Int[Array, "T"]]:
     """Writes the metadata of new tokens into `slot` (C = nowhere), behind everything kept.
 
     Returns the slots and the logical order (T,) of the new tokens, -1 for padding.
     """
     order = jnp.where(new.valid, (slots.order >= 0).sum() + jnp.cumsum(new.valid) - 1, -1)
 
-    def put(old, value):
+    def put(old: Array, value: Array) -> Array:
         return old.at[..., slot].set(value.astype(old.dtype), mode="drop")
 
     return Slots(

@@ -15,13 +15,12 @@ All functions are masks over the slots of one stream, without a batch axis.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from svlm_jax.cache.ring import Role, RingShape, Slots, Tokens, Window
+from svlm_jax.cache.ring import RingShape, Role, Slots, Tokens, Window
 from svlm_jax.errors import ConfigError
 
 NEVER = 2**30  # a sink of so many words: the previous text is never cut
@@ -53,7 +52,7 @@ class WindowConfig:
     memory: Memory = "stream"
     positions: Positions = "contiguous"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("vision", "text"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -67,8 +66,8 @@ class WindowConfig:
         if self.sink is not None and self.tail is not None and min(self.sink, self.tail) < 0:
             raise ConfigError(f"window sink={self.sink}, tail={self.tail}: expected 0 or more words")
         for name, allowed in (("memory", Memory), ("positions", Positions)):
-            if getattr(self, name) not in allowed.__args__:
-                raise ConfigError(f"window {name}={getattr(self, name)!r}: expected one of {', '.join(allowed.__args__)}")
+            if getattr(self, name) not in get_args(allowed):
+                raise ConfigError(f"window {name}={getattr(self, name)!r}: expected one of {', '.join(get_args(allowed))}")
         if self.memory == "hard-reset" and self.vision == 0:
             raise ConfigError("window vision=0 with memory=hard-reset: expected the seconds between two resets")
 
@@ -90,12 +89,15 @@ class WindowConfig:
     def limits(self, chunk_seconds: float, duration: float | None, *, blind_cut: int = 0) -> Window:
         """The window as the numbers that the compiled step reads, for one stream."""
         vision, text = self.rounds(chunk_seconds, duration)
-        sink, tail = (NEVER, 1) if self.uncut else (self.sink, max(self.tail or 0, 1))
-        i32 = np.int32
+        sink, tail = (NEVER, 1) if self.uncut else (self.sink or 0, max(self.tail or 0, 1))
         return Window(
-            vision=i32(vision), text=i32(text), sink=i32(sink), tail=i32(tail),
-            native=np.bool_(self.positions == "native"), blind_cut=i32(blind_cut),
-        )  # fmt: skip
+            vision=jnp.int32(vision),
+            text=jnp.int32(text),
+            sink=jnp.int32(sink),
+            tail=jnp.int32(tail),
+            native=jnp.bool_(self.positions == "native"),
+            blind_cut=jnp.int32(blind_cut),
+        )
 
 
 def _chunks(seconds: float, chunk_seconds: float) -> int:
@@ -225,13 +227,15 @@ def _first(order: Int[Array, "C"], mask: Bool[Array, "C"]) -> Int[Array, ""]:
     return jnp.min(jnp.where(mask, order, order.shape[0]))
 
 
-def _cut_length(slots, words, index, n_words, unwritten, last, window: Window, turns: TurnIds):
+def _cut_length(
+    slots: Slots, words: Array, index: Array, n_words: Array, unwritten: Array, last: Array, window: Window, turns: TurnIds
+) -> Int[Array, ""]:
     """How many words at a reply's end are not speech: the marker, if it is there, or a stop id.
 
     The published code cuts the marker's length blindly, so a reply that hit the token cap loses real words: `blind_cut` > 0.
     """
 
-    def word(place):
+    def word(place: Array) -> Array:
         written = jnp.max(jnp.where(words & (index == place), slots.token, -1))
         return jnp.where(unwritten & (place == n_words - 1), last, written)
 

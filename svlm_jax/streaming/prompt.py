@@ -1,6 +1,6 @@
 """Text around the video: the turns of the conversation as token ids with their roles, built on the host, one second ahead.
 
-    <|im_start|>system ... | <|im_start|>previous text ... | user: Time=0.0-1.0s <video> [query] | assistant: words ... | user: ...
+    system ... | previous text ... | user: Time=0.0-1.0s <video> [query] | assistant: words ... | user: Time=1.0-2.0s <video> | ...
 
 The layout is the one that StreamingVLM was trained on (arXiv 2510.09608 and its code). The newline after a reply is not part
 of the next turn here: the device knows whether it is due (`cache.window.pending`).
@@ -55,8 +55,14 @@ class PromptBuilder:
     """
 
     def __init__(
-        self, encode: Callable[[str], list[int]], video_pad: int, *, system: str = SYSTEM, text_positions=False, max_query=0
-    ):
+        self,
+        encode: Callable[[str], list[int]],
+        video_pad: int,
+        *,
+        system: str = SYSTEM,
+        text_positions: bool = False,
+        max_query: int = 0,
+    ) -> None:
         self.encode, self.video_pad, self.system = encode, video_pad, system
         self.text_positions, self.max_query = text_positions, max_query
         self._parts = {

@@ -33,7 +33,7 @@ class Sampling:
     suppress: tuple[int, ...] = ()
     unpenalized: tuple[int, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks = (
             ("temperature", self.temperature >= 0, "0 (greedy) or more"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),

@@ -18,15 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from svlm_jax.cache.ring import Role, StreamState
+from pallas_kernels.dispatch import Implementation
+from svlm_jax.cache.ring import Role, StreamState, Tokens
 from svlm_jax.cache.window import Lengths, WindowConfig, ring_shape, slots_by_role
-from svlm_jax.checkpoint import hf
+from svlm_jax.checkpoint import hf, orbax_io
 from svlm_jax.errors import CheckpointError, ConfigError, StreamError
+from svlm_jax.functional import Params
 from svlm_jax.streaming import step as compiled
 from svlm_jax.streaming.caption import Caption, Timing
+from svlm_jax.streaming.chunk import Chunk
 from svlm_jax.streaming.prompt import MARKER, SYSTEM, Grid, PromptBuilder, pieces
 from svlm_jax.streaming.sampling import Sampling
-from svlm_jax.streaming.chunk import Chunk
 from svlm_jax.streaming.sources import Source, open_source
 
 logger = logging.getLogger(__name__)
@@ -72,9 +74,9 @@ class StreamSettings:
     parity: bool = False
     split_timing: bool = False
     keep_logits: bool = False
-    implementation: str = "auto"
+    implementation: Implementation = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("fps", "chunk_seconds"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected more than 0")
@@ -88,14 +90,18 @@ class StreamSettings:
     def from_json(cls, data: dict[str, Any]) -> "StreamSettings":
         sampling = data["sampling"]
         if sampling is not None:
-            sampling = Sampling(**{k: tuple(v) if isinstance(v, list) else v for k, v in sampling.items()})
+            sampling = _sampling_from_json(sampling)
         return cls(**{**data, "window": WindowConfig(**data["window"]), "sampling": sampling})
+
+
+def _sampling_from_json(data: dict[str, Any]) -> Sampling:
+    return Sampling(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
 
 
 class StreamingVLM:
     """A loaded model. Streams are opened on it with `stream` or, in one line, `watch`; it holds no state of theirs."""
 
-    def __init__(self, checkpoint: hf.Checkpoint, *, name: str = ""):
+    def __init__(self, checkpoint: hf.Checkpoint, *, name: str = "") -> None:
         self.checkpoint, self.name = checkpoint, name
         self.config, self.params, self.tokenizer = checkpoint.config, checkpoint.params, checkpoint.tokenizer
         self.dtype = jax.tree.leaves(checkpoint.params)[0].dtype
@@ -126,7 +132,7 @@ class StreamingVLM:
 class Session:
     """One stream. Its cache is built when the first chunk shows the size of the pictures."""
 
-    def __init__(self, vlm: StreamingVLM, settings: StreamSettings):
+    def __init__(self, vlm: StreamingVLM, settings: StreamSettings) -> None:
         self.vlm, self.settings = vlm, settings
         generation = vlm.checkpoint.generation_config
         self.sampling = settings.sampling or Sampling.from_generation_config(generation)
@@ -139,13 +145,27 @@ class Session:
         )
         stop = generation.get("eos_token_id", ())
         self.turns = self.prompt.turn_ids(stop if isinstance(stop, list | tuple) else (stop,))
-        self.config: compiled.StepConfig | None = None
-        self.state: StreamState | None = None
         self.last: compiled.Second | None = None  # what the device returned for the newest chunk
         self.chunks = 0  # since the stream began
         self.position = 0.0  # stream seconds watched so far
+        self._config: compiled.StepConfig | None = None
+        self._state: StreamState | None = None
         self._limits: dict[str, int] = {}
         self._grids: set[Grid] = set()
+
+    @property
+    def config(self) -> compiled.StepConfig:
+        """What the step was compiled for. Raises StreamError before the first chunk, which decides it."""
+        if self._config is None:
+            raise StreamError("the stream has not seen any video yet, so it has no cache")
+        return self._config
+
+    @property
+    def state(self) -> StreamState:
+        """The state of the stream, a batch of one. The next chunk donates it: `step.fork` copies it."""
+        if self._state is None:
+            raise StreamError("the stream has not seen any video yet, so it has no state")
+        return self._state
 
     # ------------------------------------------------------------------------------------------- watching
 
@@ -166,11 +186,11 @@ class Session:
     def feed(self, chunk: Chunk) -> Caption:
         """Shows the model one chunk and returns what it says. Raises StreamError when the cache is too small."""
         grid = self._grid(chunk.frames)
-        if self.config is None:
+        if self._config is None:
             self._build(grid, chunk.frames.shape)
         self._check(grid, chunk)
         if self._reset_due():
-            self.state = self._open()
+            self._state = self._open()
         query = self.settings.query if self._round() == 0 else None
         turn = jax.tree.map(lambda x: x[None], self.prompt.turn(chunk.start, chunk.end, grid, query))
         out, timing = self._run(turn, chunk.frames[None], chunk.read_ms)
@@ -184,21 +204,29 @@ class Session:
             )
         tokens = tuple(int(token) for token in np.asarray(out.token[0])[: int(out.count[0])])
         return Caption(
-            chunk.start, chunk.end, self._text(tokens), tokens, timing, self._usage(out.usage[0]), chunk.lag, chunk.dropped
+            chunk.start,
+            chunk.end,
+            self._text(tokens),
+            tokens,
+            timing,
+            self._usage(np.asarray(out.usage[0])),
+            chunk.lag,
+            chunk.dropped,
         )
 
-    def _run(self, turn, frames, read_ms: float) -> tuple[compiled.Second, Timing]:
+    def _run(self, turn: Tokens, frames: np.ndarray, read_ms: float) -> tuple[compiled.Second, Timing]:
         params, config, state = self.vlm.params, self.config, self.state
         begin = time.perf_counter()
         if not self.settings.split_timing:
-            self.state, out = compiled.step(params, state, turn, frames, config=config)
+            self._state, out = compiled.step(params, state, turn, frames, config=config)
             out = jax.device_get(out)  # waits for the device
             return out, Timing(read_ms, 1e3 * (time.perf_counter() - begin))
         clip = jax.block_until_ready(_see(params, state, frames, config=config))
         seen = time.perf_counter()
         progress = jax.block_until_ready(_prefill(params, state, turn, clip, config=config))
         read = time.perf_counter()
-        self.state, out = _generate(params, progress, config=config)
+        rest = dataclasses.replace(progress, state=None)
+        self._state, out = _generate(params, progress.state, rest, config=config)
         out = jax.device_get(out)
         end = time.perf_counter()
         parts = (1e3 * (b - a) for a, b in ((begin, end), (begin, seen), (seen, read), (read, end)))
@@ -248,7 +276,7 @@ class Session:
         by_role = dict(slots_by_role(*arguments))
         self._limits = {kind: by_role.pop(kind) for kind in KINDS}
         self._limits["turns"] = sum(by_role.values())
-        self.config = compiled.StepConfig(
+        self._config = compiled.StepConfig(
             model=self.vlm.config,
             ring=ring_shape(*arguments),
             turns=self.turns,
@@ -258,11 +286,11 @@ class Session:
             keep_logits=settings.keep_logits,
         )
         self._clip_shape = tuple(clip_shape)
-        self.state = self._open()
+        self._state = self._open()
 
-    def _opening(self):
+    def _opening(self) -> Tokens:
         window = self.settings.window
-        keep = None if self.settings.parity or window.uncut else (window.sink, window.tail)
+        keep = None if self.settings.parity or window.uncut else (window.sink or 0, window.tail or 0)
         return self.prompt.opening(self.settings.previous_text, keep=keep)
 
     def _open(self) -> StreamState:
@@ -298,8 +326,8 @@ class Session:
         block = self.config.ring.block
         if grid.patches > block:
             raise StreamError(
-                f"pictures of {grid.h}x{grid.w} tokens at {chunk.start:.0f} s do not fit the cache: expected at most {block} "
-                f"tokens a chunk, as in the first one"
+                f"pictures of {grid.h}x{grid.w} tokens at {chunk.start:.0f} s do not fit the cache: expected at most {block} tokens "
+                f"a chunk, as in the first one"
             )
         if self.config.recompute and chunk.frames.shape != self._clip_shape:
             raise StreamError("the picture size changed: memory=recompute keeps clips of one size")
@@ -314,20 +342,18 @@ class Session:
         twin = Session(self.vlm, self.settings)
         twin.__dict__.update(self.__dict__)
         twin._grids = set(self._grids)
-        if self.state is not None:
-            twin.state = compiled.fork(self.state)
+        if self._state is not None:
+            twin._state = compiled.fork(self._state)
         return twin
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Saves the stream so that `StreamingVLM.resume` goes on as if it had never stopped. Replaces an earlier save whole."""
-        if self.state is None:
-            raise StreamError("there is nothing to save: the stream has not seen any video yet")
-        folder = pathlib.Path(folder)
+        state, folder = self.state, pathlib.Path(folder)
         fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
         fresh.mkdir(parents=True)
-        orbax_io.save(fresh / "state", self.state)
+        orbax_io.save(fresh / "state", state)
         (fresh / "session.json").write_text(
             json.dumps(
                 {
@@ -361,14 +387,24 @@ class Session:
         if saved["model"] != json.loads(json.dumps(vlm.config.to_hf())) or saved["dtype"] != str(vlm.dtype):
             raise CheckpointError(f"{folder}: this stream was saved with another model or dtype than {vlm.name}, {vlm.dtype}")
         session = cls(vlm, StreamSettings.from_json(saved["settings"]))
-        session.sampling = StreamSettings.from_json({**saved["settings"], "sampling": saved["sampling"]}).sampling
+        session.sampling = _sampling_from_json(saved["sampling"])
         frames, _, height, width = saved["clip_shape"]
         session._build(session._grid(np.empty((frames, 3, height, width), np.uint8)), tuple(saved["clip_shape"]))
-        session.state = orbax_io.load(folder / "state", jax.eval_shape(lambda: session.state))
+        session._state = orbax_io.load(
+            folder / "state", jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), session.state)
+        )
         session.chunks, session.position = saved["chunks"], saved["position"]
         return session
 
 
+def _resume_generate(
+    params: Params, state: StreamState, rest: compiled.Progress, *, config: compiled.StepConfig
+) -> tuple[StreamState, compiled.Second]:
+    """`generate` with the state as an argument of its own: only what is returned can be donated."""
+    return compiled.generate(params, dataclasses.replace(rest, state=state), config=config)
+
+
+# The second as three programs, for `split_timing`.
 _see = jax.jit(compiled.see, static_argnames="config")
 _prefill = jax.jit(compiled.prefill, static_argnames="config", donate_argnames="state")
-_generate = jax.jit(compiled.generate, static_argnames="config", donate_argnames="progress")
+_generate = jax.jit(_resume_generate, static_argnames="config", donate_argnames="state")

@@ -19,14 +19,18 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from pallas_kernels.dispatch import Implementation
 from svlm_jax import functional
 from svlm_jax.cache import positions, ring, window
 from svlm_jax.cache.ring import RingShape, Role, Slots, StreamState, Tokens, Window
 from svlm_jax.config import ModelConfig
 from svlm_jax.errors import ConfigError
+from svlm_jax.functional import Params
 from svlm_jax.models.kv import KV
+from svlm_jax.models.vlm import Qwen
 from svlm_jax.streaming.sampling import Sampling, pick
 
 
@@ -48,7 +52,7 @@ class StepConfig:
     turns: window.TurnIds
     sampling: Sampling
     recompute: bool = False
-    implementation: str = "auto"
+    implementation: Implementation = "auto"
     keep_logits: bool = False
 
 
@@ -85,7 +89,13 @@ class Progress:
 
 
 def init_state(
-    config: StepConfig, limits: Window, *, batch: int = 1, seed: int = 0, dtype=jnp.float32, clip_shape: tuple[int, ...] = ()
+    config: StepConfig,
+    limits: Window,
+    *,
+    batch: int = 1,
+    seed: int = 0,
+    dtype: DTypeLike = jnp.float32,
+    clip_shape: tuple[int, ...] = (),
 ) -> StreamState:
     """A fresh state of `batch` streams with the same window. Stream i draws its randomness from seed + i.
 
@@ -116,20 +126,23 @@ def init_state(
 # ----------------------------------------------------------------------------------------------- running tokens
 
 
-def _run(module, config: StepConfig, slots: Slots, cache: KV, new: Tokens, x, slot, position):
+def _run(
+    module: Qwen, config: StepConfig, slots: Slots, cache: KV, new: Tokens, x: Array, slot: Array, position: Array
+) -> tuple[Slots, KV, Array]:
     """Runs new tokens (B, T) through the decoder: metadata and K/V go to `slot`. Returns slots, cache and hidden (B, T, D)."""
     slots, order = jax.vmap(ring.append)(slots, slot, new, position)
-    hidden, cache = module.decode(x, position, cache, slot, order, slots.order, implementation=config.implementation)
-    return slots, cache, hidden
+    hidden, written = module.decode(x, position, cache, slot, order, slots.order, implementation=config.implementation)
+    assert written is not None  # a cache goes in, so one comes out
+    return slots, written, hidden
 
 
-def _workspace(module, state: StreamState) -> tuple[KV, Float[Array, "B"]]:
+def _workspace(module: Qwen, state: StreamState) -> tuple[KV, Float[Array, "B"]]:
     """K/V with the kept keys rotated to the positions now in force, and the next free position."""
     kept, begin = jax.vmap(positions.kept_positions)(state.slots, state.window, state.native_next)
     return KV(state.keys, state.values, module.rotate(state.keys, kept)), begin
 
 
-def ingest(params, state: StreamState, new: Tokens, *, config: StepConfig) -> tuple[StreamState, Int[Array, "B"]]:
+def ingest(params: Params, state: StreamState, new: Tokens, *, config: StepConfig) -> tuple[StreamState, Int[Array, "B"]]:
     """Puts text (B, T) into the cache without an answer: the system turn and the previous text, before the first second.
 
     Returns the state and the text slots that stay free (B,); < 0 = the ring is too small.
@@ -145,7 +158,7 @@ def ingest(params, state: StreamState, new: Tokens, *, config: StepConfig) -> tu
 # ----------------------------------------------------------------------------------------------- the second, in three parts
 
 
-def see(params, state: StreamState, frames: UInt8[Array, "B F 3 h w"], *, config: StepConfig):
+def see(params: Params, state: StreamState, frames: UInt8[Array, "B F 3 h w"], *, config: StepConfig) -> tuple[Array, Array]:
     """The vision tower on this second's clip. Returns embeddings (B, M, D) and the clips that recompute keeps.
 
     Recompute sees every clip of its window again, block by block, and returns (B, R·M, D).
@@ -189,7 +202,9 @@ def _line_up(state: StreamState, turn: Tokens, config: StepConfig) -> tuple[Slot
     return slots, jax.tree.map(lambda *xs: jnp.concatenate(xs, -1), *parts)
 
 
-def prefill(params, state: StreamState, turn: Tokens, seen_clip, *, config: StepConfig) -> Progress:
+def prefill(
+    params: Params, state: StreamState, turn: Tokens, seen_clip: tuple[Array, Array], *, config: StepConfig
+) -> Progress:
     """Evicts, renumbers, and runs the new turn (B, T) with the clip embeddings; picks the first token of the reply."""
     module = functional.bind(config.model, params)
     sampling, vocab = config.sampling, config.model.text.vocab_size
@@ -232,10 +247,10 @@ def retained_ids(slots: Slots, vocab: int) -> Bool[Array, "V"]:
     return jnp.zeros(vocab, bool).at[jnp.where(slots.order >= 0, slots.token, vocab)].set(True, mode="drop")
 
 
-def _pick(logits, seen, state: StreamState, count, config: StepConfig) -> Int[Array, "B"]:
+def _pick(logits: Array, seen: Array, state: StreamState, count: Array | int, config: StepConfig) -> Int[Array, "B"]:
     """Token number `count` of this second's reply. Randomness depends on seed, round and number alone: streams can resume."""
 
-    def one(logits, seen, key, clock, count):
+    def one(logits: Array, seen: Array, key: Array, clock: Array, count: Array) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(key, impl="threefry2x32"), clock), count)
         return pick(logits, seen, key, config.sampling)
 
@@ -248,7 +263,7 @@ def _going(p: Progress, config: StepConfig) -> Bool[Array, "B"]:
     return (p.out.count < config.sampling.max_new_tokens) & ~jnp.isin(last, jnp.asarray(config.turns.stop))
 
 
-def _one_token(module, p: Progress, config: StepConfig) -> Progress:
+def _one_token(module: Qwen, p: Progress, config: StepConfig) -> Progress:
     """Runs the last picked token of every stream and picks the next; a stream that is done waits for the others."""
     going, n, state = _going(p, config), p.out.count, p.state
     token = jnp.take_along_axis(p.out.token, n[:, None] - 1, 1)
@@ -279,7 +294,7 @@ def _one_token(module, p: Progress, config: StepConfig) -> Progress:
     return dataclasses.replace(p, state=state, rotated=cache.rotated, seen=seen, out=out)
 
 
-def generate(params, progress: Progress, *, config: StepConfig) -> tuple[StreamState, Second]:
+def generate(params: Params, progress: Progress, *, config: StepConfig) -> tuple[StreamState, Second]:
     """The decode loop. Its one scalar condition serves all streams, so XLA never selects between old and new caches.
 
     The last picked token is never run: it is remembered by id and gets its K/V in the next second.
@@ -298,7 +313,9 @@ def generate(params, progress: Progress, *, config: StepConfig) -> tuple[StreamS
     return state, dataclasses.replace(p.out, usage=usage)
 
 
-def second(params, state: StreamState, turn: Tokens, frames: UInt8[Array, "B F 3 h w"], *, config: StepConfig):
+def second(
+    params: Params, state: StreamState, turn: Tokens, frames: UInt8[Array, "B F 3 h w"], *, config: StepConfig
+) -> tuple[StreamState, Second]:
     """One second of B streams.
 
     Args:
@@ -333,7 +350,7 @@ def unstack(state: StreamState, index: int) -> StreamState:
     return jax.tree.map(lambda x: x[index : index + 1], state)
 
 
-def cache_bytes(config: StepConfig, dtype) -> int:
+def cache_bytes(config: StepConfig, dtype: DTypeLike) -> int:
     """Bytes of un-rotated keys, values and the rotated workspace of one stream: 1.5 · 2·L·C·K·H·itemsize."""
     text = config.model.text
     return 3 * text.num_layers * config.ring.slots * text.num_kv_heads * text.head_dim * np.dtype(dtype).itemsize
