@@ -299,6 +299,9 @@ def _to_raw(cfg: ModelConfig) -> dict[str, Any]:
         "architectures": [ARCHITECTURES[cfg.family]],
         "model_type": cfg.family,
         "hidden_act": "silu",
+        # Known from generation_config.json; without these lines transformers puts in Qwen's own.
+        "bos_token_id": None,
+        "eos_token_id": None,
         "vocab_size": text.vocab_size,
         "hidden_size": text.hidden_size,
         "intermediate_size": text.intermediate_size,

@@ -34,7 +34,7 @@ def abstract_params(cfg: ModelConfig, dtype: DTypeLike = jnp.float32) -> Params:
 
 
 def init_params(cfg: ModelConfig, key: jax.Array, dtype: DTypeLike = jnp.float32) -> Params:
-    """Random parameters: matrices from a normal distribution of deviation 0.02, norms 1, biases 0. Traceable."""
+    """Random parameters: matrices normal with deviation 1 / sqrt(inputs), norms 1, biases 0. Traceable."""
     module = MODULES[cfg.family](cfg, dtype=dtype, rngs=nnx.Rngs(params=key))
     return _named(nnx.to_pure_dict(nnx.state(module)))
 

@@ -1,4 +1,7 @@
-"""Reading checkpoints in the layout of the Hugging Face hub, from a folder or by hub id, straight into device arrays."""
+"""Reading checkpoints from a folder or by hub id, straight into device arrays.
+
+The layout is that of the Hugging Face hub, or what `convert` made of it for Orbax.
+"""
 
 import dataclasses
 import functools
@@ -11,18 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from svlm_jax.checkpoint import orbax_io
 from svlm_jax.checkpoint.keys import Row, from_hub, hub_name, rows
 from svlm_jax.checkpoint.tensors import SafetensorsFile, open_folder
 from svlm_jax.checkpoint.tokenizer import Tokenizer
 from svlm_jax.config import ModelConfig, read_json
 from svlm_jax.errors import CheckpointError
-from svlm_jax.functional import Params
+from svlm_jax.functional import Params, abstract_params
 
 # (path, shape) of a parameter -> where it lives; None for the default device.
 ShardingRule: TypeAlias = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
-# (bytes read so far, bytes in all)
+# (numbers read so far, numbers in all)
 Progress: TypeAlias = Callable[[int, int], None]
 
+# Beside config.json in converted folders, instead of safetensors.
+ORBAX_FOLDER = "params"
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json"]
 
 
@@ -44,7 +50,7 @@ class Checkpoint:
 def load(
     source: str | Path,
     *,
-    dtype: DTypeLike = jnp.float32,
+    dtype: DTypeLike | None = jnp.float32,
     sharding: ShardingRule | None = None,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
@@ -52,12 +58,16 @@ def load(
 ) -> Checkpoint:
     """Loads a local folder or a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct".
 
-    One tensor at a time goes from the memory-mapped file to its devices in the wanted dtype; with `sharding`, each device
-    reads only its part. Raises CheckpointError for anything that is not a complete checkpoint of a supported model.
+    One tensor at a time goes from the memory-mapped file to its devices in the wanted dtype (None: as it is stored); with
+    `sharding`, each device reads only its part. Raises CheckpointError for anything that is not a complete checkpoint of a
+    supported model.
     """
     folder = resolve(source, revision=revision, cache_dir=cache_dir)
     config = ModelConfig.from_hf(folder)
-    params = load_params(folder, config, dtype=dtype, sharding=sharding, progress=progress)
+    if (folder / ORBAX_FOLDER).is_dir():
+        params = _load_orbax(folder, config, dtype, sharding)
+    else:
+        params = load_params(folder, config, dtype=dtype, sharding=sharding, progress=progress)
     return Checkpoint(config, params, folder, read_json(folder / "generation_config.json", missing_ok=True))
 
 
@@ -104,7 +114,7 @@ def load_params(
     folder: Path,
     config: ModelConfig,
     *,
-    dtype: DTypeLike,
+    dtype: DTypeLike | None,
     sharding: ShardingRule | None = None,
     progress: Progress | None = None,
 ) -> Params:
@@ -112,7 +122,7 @@ def load_params(
     where = {hub_name(name): (name, file) for name, file in open_folder(folder).items()}
     table = rows(config)
     _check(folder, config, table, where)
-    total = sum(_bytes(row) for row in table)
+    total = sum(_size(row) for row in table)
     params: Params = {}
     done = 0
     for row in table:
@@ -121,13 +131,31 @@ def load_params(
         node = functools.reduce(lambda tree, part: tree.setdefault(part, {}), parents, params)
         node[leaf] = _place(file.read(name), row, dtype, sharding)
         file.forget()
-        done += _bytes(row)
+        done += _size(row)
         if progress is not None:
             progress(done, total)
     return params
 
 
-def _bytes(row: Row) -> int:
+def dtype_of(params: Params) -> np.dtype:
+    """The dtype of the parameters."""
+    return jax.tree.leaves(params)[0].dtype
+
+
+def _load_orbax(folder: Path, config: ModelConfig, dtype: DTypeLike | None, sharding: ShardingRule | None) -> Params:
+    """The parameters of a converted folder, each device reading its own part."""
+    stored = read_json(folder / "config.json").get("dtype", "float32")
+
+    def abstract(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        names = tuple(key.key for key in path)
+        where = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if sharding is None else sharding(names, leaf.shape)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+    shapes = abstract_params(config, jnp.dtype(stored if dtype is None else dtype))
+    return orbax_io.load(folder / ORBAX_FOLDER, jax.tree_util.tree_map_with_path(abstract, shapes))
+
+
+def _size(row: Row) -> int:
     return int(np.prod(row.shape, dtype=np.int64))
 
 
@@ -149,7 +177,7 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _place(tensor: np.ndarray, row: Row, dtype: DTypeLike, sharding: ShardingRule | None) -> jax.Array:
+def _place(tensor: np.ndarray, row: Row, dtype: DTypeLike | None, sharding: ShardingRule | None) -> jax.Array:
     """Copies once, out of the file and into the wanted dtype and layout, then hands the copy to the device."""
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:

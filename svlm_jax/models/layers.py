@@ -8,9 +8,10 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-INIT_STD = 0.02
 
-normal: Callable[..., jax.Array] = jax.nn.initializers.normal(INIT_STD)
+def scaled_normal(key: jax.Array, shape: tuple[int, int], fan_in: int, dtype: DTypeLike) -> jax.Array:
+    """Normal with deviation 1 / sqrt(fan_in), which keeps the scale of what passes through (LeCun et al. 1998)."""
+    return (jax.random.normal(key, shape, jnp.float32) * fan_in**-0.5).astype(dtype)
 
 
 def precision(dtype: DTypeLike) -> lax.Precision:
@@ -42,7 +43,7 @@ class Linear(nnx.Module):
     """x (..., in) -> (..., out); the weight is stored (in, out)."""
 
     def __init__(self, width_in: int, width_out: int, *, bias: bool, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.weight = nnx.Param(normal(rngs.params(), (width_in, width_out), dtype))
+        self.weight = nnx.Param(scaled_normal(rngs.params(), (width_in, width_out), width_in, dtype))
         self.bias = nnx.Param(jnp.zeros((width_out,), dtype)) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -107,7 +108,7 @@ class Embedding(nnx.Module):
     """A table (V, D) of token embeddings; also the output head of models that tie the two."""
 
     def __init__(self, size: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.weight = nnx.Param(normal(rngs.params(), (size, width), dtype))
+        self.weight = nnx.Param(scaled_normal(rngs.params(), (size, width), width, dtype))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         return self.weight[...][tokens]
