@@ -5,6 +5,8 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV ?= .venv
+# What is installed for the tests beside the package; CI adds aot, which compiles for an H200 without one.
+EXTRAS ?= dev
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -40,5 +42,5 @@ $(VENV)/runtime.stamp: pyproject.toml requirements.txt | $(BIN)/python
 
 $(VENV)/dev.stamp: pyproject.toml requirements.txt | $(BIN)/python
 	@echo "installing svlm-jax and its test tools into $(VENV) (once, some minutes)"
-	@$(PIP) install -e '.[dev]'
+	@$(PIP) install -e '.[$(EXTRAS)]'
 	@touch $(VENV)/runtime.stamp $@

@@ -155,7 +155,7 @@ def empty_slots(count: int) -> Slots:
 
 def allocate(
     slots: Slots, shape: RingShape, new: Tokens, extra: int
-) -> tuple[Int[Array, "T"], Int[Array, "extra"], Int[Array, ""]]:
+) -> tuple[Int[Array, "T"], Int[Array, "E"], Int[Array, ""]]:
     """Chooses slots for new tokens, and for `extra` tokens that will be decoded after them.
 
     Patches go over the oldest block; all else takes free text slots in any order.

@@ -1,6 +1,6 @@
 """Text around the video: the turns of the conversation as token ids with their roles, built on the host, one second ahead.
 
-    system ... | previous text ... | user: Time=0.0-1.0s <video> [query] | assistant: words ... | user: Time=1.0-2.0s <video> | ...
+    system ... | previous text ... | user: Time=0.0-1.0s <video> [query] | assistant: words ... | user: Time=1.0-2.0s <video>
 
 The layout is the one that StreamingVLM was trained on (arXiv 2510.09608 and its code). The newline after a reply is not part
 of the next turn here: the device knows whether it is due (`cache.window.pending`).

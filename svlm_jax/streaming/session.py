@@ -251,8 +251,8 @@ class Session:
         count, _, height, width = frames.shape
         if count % vision.temporal_patch_size or height % cell or width % cell:
             raise ConfigError(
-                f"a chunk of {count} frames of {height}x{width} pixels: expected a multiple of {vision.temporal_patch_size} frames "
-                f"and sides that are multiples of {cell}"
+                f"a chunk of {count} frames of {height}x{width} pixels: expected a multiple of {vision.temporal_patch_size} "
+                f"frames, and sides that are multiples of {cell}"
             )
         step = vision.tokens_per_second * vision.temporal_patch_size / self.settings.fps if vision.tokens_per_second else 1.0
         return Grid(count // vision.temporal_patch_size, height // cell, width // cell, step)
@@ -326,8 +326,8 @@ class Session:
         block = self.config.ring.block
         if grid.patches > block:
             raise StreamError(
-                f"pictures of {grid.h}x{grid.w} tokens at {chunk.start:.0f} s do not fit the cache: expected at most {block} tokens "
-                f"a chunk, as in the first one"
+                f"pictures of {grid.h}x{grid.w} tokens at {chunk.start:.0f} s do not fit the cache: expected at most {block} "
+                f"tokens a chunk, as in the first one"
             )
         if self.config.recompute and chunk.frames.shape != self._clip_shape:
             raise StreamError("the picture size changed: memory=recompute keeps clips of one size")

@@ -32,7 +32,10 @@ def load() -> list[dict]:
 @functools.cache
 def builder() -> prompt.PromptBuilder:
     tokenizer = Tokenizer.from_file(str(GOLDEN / "streamingvlm/checkpoint/tokenizer.json"))
-    encode = lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
     (video_pad,) = encode("<|video_pad|>")
     return prompt.PromptBuilder(encode, video_pad, max_query=16)
 
