@@ -19,3 +19,7 @@ class SourceError(SvlmError):
 
 class StreamError(SvlmError):
     """A running stream that cannot go on, e.g. because its cache is full."""
+
+
+class SinkError(SvlmError):
+    """A place for captions that cannot be written, e.g. a missing folder or a full disk."""

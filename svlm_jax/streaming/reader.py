@@ -106,6 +106,11 @@ class VideoReader:
         """Seconds at which the last decoded frame stops being shown."""
         return 0.0 if self._last is None else self._last + self._step
 
+    @property
+    def origin(self) -> float:
+        """The container's time, in seconds, at time 0 of the stream; where recordings were spliced, of the present part."""
+        return self._origin or 0.0
+
     def close(self) -> None:
         self._container.close()
 
@@ -122,10 +127,14 @@ class VideoReader:
 
     def _declared_duration(self) -> float | None:
         """Seconds the container promises, of the video stream if it says."""
-        stream = self._stream
+        stream, container = self._stream, self._container
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
-        return None if self._container.duration is None else self._container.duration / av.time_base
+        if container.duration is None:
+            return None
+        # Matroska says when the video ends, others how long it is.
+        begin = container.start_time or 0 if "matroska" in container.format.name else 0
+        return (container.duration - begin) / av.time_base
 
     def _seek(self, start: float) -> None:
         if self.duration is not None and start >= self.duration:
