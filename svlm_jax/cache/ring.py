@@ -126,7 +126,7 @@ class StreamState:
       last: the last sampled token; it has no K/V yet and gets them in the next second.
       native_next: the next native position.
       key: PRNG key data; with the clock it determines every random choice.
-      frames: the clips of the vision window, kept only by the recompute baseline (else of size 0).
+      frames: (B, R, F, 3, height, width) uint8, the clips of the vision window; kept by the recompute baseline only.
     """
 
     keys: tuple[Array, ...]
@@ -137,7 +137,7 @@ class StreamState:
     last: Int[Array, "B"]
     native_next: Float[Array, "B"]
     key: UInt32[Array, "B 2"]
-    frames: Array
+    frames: Array | None
 
 
 def empty_slots(count: int) -> Slots:

@@ -128,7 +128,7 @@ class Mailbox:
             older = self._entries.popleft()
             if self._merges and self._handed is not None:
                 parts = older + self._entries[0]
-                if len(parts) > MERGED_PARTS:
-                    parts = [parts[0], *parts[1:-1:2], parts[-1]]
+                if len(parts) > MERGED_PARTS:  # the one whose neighbours are closest is missed least
+                    del parts[min(range(1, len(parts) - 1), key=lambda i: parts[i + 1].start - parts[i - 1].start)]
                 self._entries[0] = parts
             self._changed.notify_all()

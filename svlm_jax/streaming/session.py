@@ -95,7 +95,8 @@ class StreamSettings:
 
 
 def _sampling_from_json(data: dict[str, Any]) -> Sampling:
-    return Sampling(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    return Sampling(**fields)
 
 
 class StreamingVLM:

@@ -28,7 +28,7 @@ from svlm_jax.streaming.reader import Decoded, VideoReader
 __all__ = ["Backoff", "Chunk", "FrameSource", "Source", "SourceInfo", "open_source", "register_scheme"]
 
 SCHEMES: dict[str, Callable[[str], Iterable[tuple[float, np.ndarray]]]] = {}
-HTTP_OPTIONS = {"reconnect": "1", "reconnect_on_network_error": "1", "reconnect_streamed": "1", "reconnect_delay_max": "5"}
+HTTP_OPTIONS = {"reconnect": "1", "reconnect_delay_max": "5"}  # a download that breaks off goes on where it stopped
 RTSP_OPTIONS = {"rtsp_flags": "prefer_tcp"}
 EARLY = 0.5  # s; a backlog longer than this, which a server sends first, is not played at its own speed
 

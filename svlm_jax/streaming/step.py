@@ -109,7 +109,6 @@ def init_state(
 
     if config.recompute and not clip_shape:
         raise ConfigError("memory=recompute keeps frames: expected clip_shape (F, 3, height, width)")
-    clips = (batch, shape.blocks, *clip_shape) if config.recompute else (batch, 0)
     return StreamState(
         keys=kv(),
         values=kv(),
@@ -119,7 +118,7 @@ def init_state(
         last=jnp.full(batch, -1, jnp.int32),
         native_next=jnp.zeros(batch, jnp.float32),
         key=jnp.stack([jax.random.key_data(jax.random.key(seed + i, impl="threefry2x32")) for i in range(batch)]),
-        frames=jnp.zeros(clips, jnp.uint8),
+        frames=jnp.zeros((batch, shape.blocks, *clip_shape), jnp.uint8) if config.recompute else None,
     )
 
 
@@ -158,7 +157,9 @@ def ingest(params: Params, state: StreamState, new: Tokens, *, config: StepConfi
 # ----------------------------------------------------------------------------------------------- the second, in three parts
 
 
-def see(params: Params, state: StreamState, frames: UInt8[Array, "B F 3 h w"], *, config: StepConfig) -> tuple[Array, Array]:
+def see(
+    params: Params, state: StreamState, frames: UInt8[Array, "B F 3 h w"], *, config: StepConfig
+) -> tuple[Array, Array | None]:
     """The vision tower on this second's clip. Returns embeddings (B, M, D) and the clips that recompute keeps.
 
     Recompute sees every clip of its window again, block by block, and returns (B, R·M, D).
@@ -203,7 +204,7 @@ def _line_up(state: StreamState, turn: Tokens, config: StepConfig) -> tuple[Slot
 
 
 def prefill(
-    params: Params, state: StreamState, turn: Tokens, seen_clip: tuple[Array, Array], *, config: StepConfig
+    params: Params, state: StreamState, turn: Tokens, seen_clip: tuple[Array, Array | None], *, config: StepConfig
 ) -> Progress:
     """Evicts, renumbers, and runs the new turn (B, T) with the clip embeddings; picks the first token of the reply."""
     module = functional.bind(config.model, params)

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import io
 import os
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.error
@@ -24,6 +26,16 @@ OPTIONS = {
 # No frames in the encoder's hands: each one is in the file with its fragment.
 ENCODERS = {"libx264": {"preset": "veryfast", "tune": "zerolatency", "crf": "20"}, "mpeg4": {}}
 MPEG4_BITS = 0.2  # per pixel
+
+
+class _WholeWrites(io.FileIO):
+    """An unbuffered file that FFmpeg writes through: failures keep the system's words, e.g. "No space left on device"."""
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[super().write(rest) :]
+        return len(data)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +61,11 @@ class Mp4Writer(Closing):
     def __init__(self, path: str | os.PathLike[str]):
         self.path = check_target(path)
         with self._writing():
-            self._container = av.open(str(self.path), "w", format="mp4", options=OPTIONS)
+            self._file = _WholeWrites(self.path, "wb")
+            self._container = av.open(self._file, "w", format="mp4", options=OPTIONS)
         self._video: av.VideoStream | None = None
         self._audio: av.AudioStream | None = None
+        self._repack: av.BitStreamFilterContext | None = None
         self._closed = False
 
     def begin(self, look: Look, audio: av.AudioStream | None = None) -> None:
@@ -76,6 +90,8 @@ class Mp4Writer(Closing):
             self._video = video
             if audio is not None:
                 self._audio = self._container.add_stream_from_template(audio)
+                if audio.codec_context.name == "aac" and not audio.codec_context.extradata:  # as in MPEG-TS
+                    self._repack = av.BitStreamFilterContext("aac_adtstoasc", audio, self._audio)
 
     def can_copy(self, audio: av.AudioStream) -> bool:
         return audio.codec_context.name in self._container.supported_codecs
@@ -94,9 +110,10 @@ class Mp4Writer(Closing):
         """A packet of sound to be heard at `time` (seconds)."""
         assert self._audio is not None
         packet.pts = packet.dts = round(time / packet.time_base)
-        packet.stream = self._audio
         with self._writing():
-            self._container.mux(packet)
+            for packet in self._repack.filter(packet) if self._repack else [packet]:
+                packet.stream = self._audio
+                self._container.mux(packet)
 
     def close(self) -> None:
         if self._closed:
@@ -107,7 +124,13 @@ class Mp4Writer(Closing):
                 if self._video is not None:
                     self._container.mux(self._video.encode(None))
             finally:
-                self._container.close()
+                self._close()
+
+    def _close(self) -> None:
+        try:
+            self._container.close()
+        finally:
+            self._file.close()
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
         return writing(self.path, av.error.FFmpegError)
