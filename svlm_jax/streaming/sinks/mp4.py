@@ -91,7 +91,7 @@ class Mp4Writer(Closing):
             if audio is not None:
                 self._audio = self._container.add_stream_from_template(audio)
                 if audio.codec_context.name == "aac" and not audio.codec_context.extradata:  # as in MPEG-TS
-                    self._repack = av.BitStreamFilterContext("aac_adtstoasc", audio, self._audio)
+                    self._repack = av.BitStreamFilterContext("aac_adtstoasc", audio)
 
     def can_copy(self, audio: av.AudioStream) -> bool:
         return audio.codec_context.name in self._container.supported_codecs
@@ -111,9 +111,9 @@ class Mp4Writer(Closing):
         assert self._audio is not None
         packet.pts = packet.dts = round(time / packet.time_base)
         with self._writing():
-            for packet in self._repack.filter(packet) if self._repack else [packet]:
-                packet.stream = self._audio
-                self._container.mux(packet)
+            for part in self._repack.filter(packet) if self._repack else [packet]:
+                part.stream = self._audio
+                self._container.mux(part)
 
     def close(self) -> None:
         if self._closed:

@@ -18,7 +18,7 @@ from svlm_jax.streaming.sinks.mp4 import Look
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-COLOUR = ("color_range", "colorspace", "color_primaries", "color_trc")
+COLOUR = ("colorspace", "color_primaries", "color_trc")
 CLOSE = 1e-4  # s; times nearer than this are one
 
 
@@ -86,8 +86,7 @@ class Original:
             size=self._stored[::-1] if turned else self._stored,
             rate=self._reader.fps or FALLBACK_RATE,
             aspect=1 / aspect if turned else aspect,
-            # The "j" formats mean full range, which `planes` converts.
-            colour={} if "yuvj" in frame.format.name else {field: int(getattr(frame, field)) for field in COLOUR},
+            colour={"color_range": av.video.reformatter.ColorRange.MPEG} | {f: int(getattr(frame, f)) for f in COLOUR},
         )
 
 
@@ -105,15 +104,15 @@ class _Peeking(Generic[T]):
 def planes(frame: av.VideoFrame, stored: tuple[int, int]) -> np.ndarray:
     """The upright picture: uint8 (height * 3 / 2, width), PyAV's yuv420p array. stored: even (height, width) before turning.
 
-    A picture of odd size has its last row or column repeated; one whose size changed is stretched.
+    In video range. A picture of odd size has its last row or column repeated; one whose size changed is stretched.
     """
     height, width = stored
     turns = quarter_turns(frame)
     if (_even(frame.height), _even(frame.width)) == stored != (frame.height, frame.width):
-        pad = ((0, height - frame.height), (0, width - frame.width), (0, 0))
-        rgb = np.pad(frame.to_ndarray(format="rgb24"), pad, mode="edge").astype(np.uint8, copy=False)
-        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-    array = frame.reformat(width=width, height=height, format="yuv420p").to_ndarray()
+        pad = ((0, 0), (0, height - frame.height), (0, width - frame.width))
+        full = frame.reformat(format="yuv444p", dst_color_range="MPEG").to_ndarray()  # (3, height, width)
+        frame = av.VideoFrame.from_ndarray(np.pad(full, pad, mode="edge").astype(np.uint8, copy=False), format="yuv444p")
+    array = frame.reformat(width=width, height=height, format="yuv420p", dst_color_range="MPEG").to_ndarray()
     if not turns:
         return array
     luma, chroma = array[:height], array[height:].reshape(2, height // 2, width // 2)
