@@ -9,6 +9,8 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
+from svlm_jax.checkpoint.random import write_random_checkpoint
+
 SIZE = (448, 252)  # width, height in pixels
 FPS = 24
 
@@ -48,8 +50,6 @@ def render_clip(path: Path, seconds: int, seed: int = 0) -> None:
 
 def prepare(folder: Path, seconds: int, seed: int = 0) -> tuple[Path, Path]:
     """Make the clip and the checkpoint in `folder`, the checkpoint only if it is not there; returns the paths of both."""
-    from svlm_jax.checkpoint.random import write_random_checkpoint
-
     folder.mkdir(parents=True, exist_ok=True)
     clip, model = folder / "clip.mp4", folder / f"random-model-{seed}"
     render_clip(clip, seconds, seed)

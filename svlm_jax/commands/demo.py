@@ -36,6 +36,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
 def run(arguments: argparse.Namespace) -> int:
     """Prepare, say what happens, and hand over to `svlm watch`."""
     from rich.console import Console
+    from rich.markup import escape
 
     from svlm_jax import cli
     from svlm_jax.demo import prepare
@@ -54,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         command += [f"--{kind}", str(path)]
     command += ["--no-live"] * arguments.no_live
     console = Console(soft_wrap=True)
-    console.print(BEFORE.format(command=shlex.join(["svlm", *command])), highlight=False)
+    console.print(BEFORE.format(command=escape(shlex.join(["svlm", *command]))), highlight=False)
     watch = cli.parser().parse_args(command)
     code = watch.run(watch)
-    console.print(AFTER.format(files=", ".join(str(path) for path in files.values())), highlight=False)
+    console.print(AFTER.format(files=escape(", ".join(str(path) for path in files.values()))), highlight=False)
     return code

@@ -134,7 +134,8 @@ def run(arguments: argparse.Namespace) -> int:
     from svlm_jax.streaming.sinks.base import check_distinct, check_target
 
     settings = _settings(arguments)
-    check_distinct([check_target(path) for path in _outputs(arguments).values()], arguments.source)
+    targets = (arguments.vtt, arguments.srt, arguments.jsonl, arguments.video)
+    check_distinct([check_target(path) for path in targets if path], arguments.source)
     with _open(arguments, settings, arguments.start or 0.0) as probe:  # what cannot work is said before minutes of loading
         settings = _bounded(settings, probe.info.duration)
     with loading(f"loading {arguments.model}") as progress:
@@ -220,10 +221,6 @@ def _open(arguments: argparse.Namespace, settings: "StreamSettings", start: floa
     )
 
 
-def _outputs(arguments: argparse.Namespace) -> dict[str, str]:
-    return {kind: path for kind in ("vtt", "srt", "jsonl", "video") if (path := getattr(arguments, kind))}
-
-
 def _sinks(arguments: argparse.Namespace, session: "Session", source: "Source") -> "SinkGroup":
     """All outputs; text files of a resumed stream are continued."""
     import jax
@@ -242,7 +239,15 @@ def _sinks(arguments: argparse.Namespace, session: "Session", source: "Source") 
     plain = Console(highlight=False, force_terminal=False) if arguments.no_live else None
     terminal = Terminal(status, plain)
     original = arguments.source if source.info.kind == "file" else None
-    return open_sinks(terminal=terminal, original=original, append=bool(arguments.resume), **_outputs(arguments))
+    return open_sinks(
+        terminal=terminal,
+        vtt=arguments.vtt,
+        srt=arguments.srt,
+        jsonl=arguments.jsonl,
+        video=arguments.video,
+        original=original,
+        append=bool(arguments.resume),
+    )
 
 
 def _save(session: "Session", folder: str) -> None:

@@ -1,0 +1,41 @@
+"""What the README shows runs as it stands, with a small model and a short clip in the place of its names."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from svlm_jax import cli
+from tests import clips
+
+ROOT = Path(__file__).parents[2]
+MODEL = Path(__file__).parents[1] / "golden" / "streamingvlm" / "checkpoint"
+
+
+def test_python_examples_run(tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 3
+    monkeypatch.chdir(tmp_path)
+    clips.render(tmp_path / "match.mp4", frames=24 * 3)
+    names = {}
+    for block in blocks:
+        exec(block.replace("mit-han-lab/StreamingVLM", str(MODEL)), names)
+    assert names["session"].chunks == 3
+    assert names["state"].clock.tolist() == [3]
+    assert "0 s: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/decisions.md"])
+def test_commands_are_understood(document):
+    text = (ROOT / document).read_text()
+    commands = [line.partition("#")[0].split()[1:] for line in text.splitlines() if line.startswith("    svlm ")]
+    for command in commands:
+        cli.parser().parse_args(command)
+    flags = set(re.findall(r"`(--[a-z-]+)", text))
+    known = {flag for sub in subparsers() for flag in sub._option_string_actions}
+    assert flags <= known, flags - known
+    assert document != "README.md" or len(commands) >= 4
+
+
+def subparsers():
+    return [sub for action in cli.parser()._actions if hasattr(action.choices, "values") for sub in action.choices.values()]
