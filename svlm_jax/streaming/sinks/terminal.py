@@ -19,7 +19,8 @@ from svlm_jax.streaming.sinks.text import clean_lines, clock
 
 HISTORY = 60  # chunks whose times make up the statistics
 CAPTIONS = 200  # captions remembered, for tall windows
-NARROW = 60  # columns
+NARROW = 60  # columns; below, numbers stand without bars
+LEAST = 4  # rows for captions
 PARTS = (("read", "read"), ("vision", "vision"), ("prefill", "prefill"), ("decode", "decode loop"), ("step", "step"))
 
 
@@ -63,7 +64,8 @@ class Terminal(Closing):
         text = " ".join(clean_lines(caption.text))
         if self._live is None:
             with writing("the terminal"):
-                self._console.print(Text(f"[{clock(caption.start)[:-4]}] {text or '...'}"), soft_wrap=True)
+                self._console.file.write(f"[{clock(caption.start)[:-4]}] {text or '...'}\n")
+                self._console.file.flush()
             return
         quiet = self._lines[-1] if self._lines and not self._lines[-1].text and not text else None
         if quiet:
@@ -95,14 +97,15 @@ class Terminal(Closing):
                 handler.setStream(sys.stderr)
 
     def _view(self) -> RenderableType:
-        below: list[RenderableType] = []
-        narrow = self._console.width < NARROW
+        """Captions above, numbers below; where there is little room, the captions have it."""
+        below: list[RenderableType] = [self._status_line()]
         if self._last is not None:
-            below = [_usage(self._last, narrow), _timing(self._costs), self._pace(self._last)]
-        below.append(self._status_line())
-        options = self._console.options
-        used = sum(len(self._console.render_lines(part, options)) for part in below) + 1
-        return Group(self._captions(max(1, self._console.height - used - 1)), Text(), *below)
+            narrow = self._console.width < NARROW
+            below = [_usage(self._last, narrow), _timing(self._costs), self._pace(self._last), *below]
+        heights = [len(self._console.render_lines(part, self._console.options)) for part in below]
+        while len(below) > 1 and self._console.height - sum(heights) < 1 + LEAST:
+            del below[0], heights[0]
+        return Group(self._captions(max(1, self._console.height - sum(heights) - 2)), Text(), *below)
 
     def _captions(self, height: int) -> RenderableType:
         """The newest captions that fit; a run of silence is one quiet line."""
@@ -111,10 +114,10 @@ class Terminal(Closing):
         table = Table.grid(padding=(0, 1))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
-        room = max(10, self._console.width - 10)
+        room = max(1, self._console.width - len(clock(self._lines[-1].start)[:-4]) - 1)
         shown: list[_Line] = []
         for line in reversed(self._lines):
-            height -= max(1, -(-Text(line.text).cell_len // room))
+            height -= len(Text(line.text or "silent").wrap(self._console, room))
             if height < 0 and shown:
                 break
             shown.insert(0, line)
