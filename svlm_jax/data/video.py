@@ -43,12 +43,14 @@ def smart_resize(
     if rows * columns * factor**2 > max_pixels:
         scale = math.sqrt(height * width / max_pixels)
         rows, columns = (max(1, math.floor(side / scale / factor)) for side in (height, width))
-        # A very thin frame keeps one row, which the floor above would have removed: its length pays for it.
-        limit = max_pixels // factor**2
-        rows, columns = min(rows, limit // columns or 1), min(columns, limit // rows or 1)
     elif rows * columns * factor**2 < min_pixels:
         scale = math.sqrt(min_pixels / (height * width))
         rows, columns = (math.ceil(side * scale / factor) for side in (height, width))
+    # A very thin frame keeps one row, which rounding down would have removed, and bounds that nearly meet may round up beyond
+    # `max_pixels`, which buffers are laid out for: the longer side pays.
+    limit = max_pixels // factor**2
+    if rows * columns > limit:
+        rows, columns = (max(1, limit // columns), columns) if rows > columns else (rows, max(1, limit // rows))
     return rows * factor, columns * factor
 
 
