@@ -138,11 +138,14 @@ def run(arguments: argparse.Namespace) -> int:
     check_distinct([check_target(path) for path in targets if path], arguments.source)
     with _open(arguments, settings, arguments.start or 0.0) as probe:  # what cannot work is said before minutes of loading
         settings = _bounded(settings, probe.info.duration)
+        rehearsal = next(probe, None) if arguments.realtime or probe.info.live else None
     with loading(f"loading {arguments.model}") as progress:
         vlm = StreamingVLM.from_pretrained(
             arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
         )
     session = vlm.resume(arguments.resume) if arguments.resume else vlm.stream(_sampled(arguments, vlm, settings))
+    if rehearsal is not None:  # compiles now, so that no second of a running stream is lost to it
+        session.fork().feed(rehearsal)
     start = session.position if arguments.start is None else arguments.start
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open(arguments, session.settings, start))

@@ -283,6 +283,8 @@ def test_a_signal_leaves_complete_files(number, code, clip, tmp_path):
     assert process.returncode == code, stderr
     assert "Traceback" not in stderr
     rows = segments(out["jsonl"])
+    assert rows[0]["start"] == 0
+    assert rows[1]["start"] <= 2  # the seconds that compiling takes are not lost
     assert out["jsonl"].read_text().endswith("\n")
     assert cues(out["vtt"]) == cues(out["srt"]) == sum(not row["silent"] for row in rows)
     assert len(stdout.splitlines()) >= len(rows) - 1
