@@ -5,7 +5,7 @@ A named implementation runs or raises, it never falls back; `auto` chooses, and 
 
 import functools
 import logging
-from typing import Literal
+from typing import Literal, get_args
 
 Implementation = Literal["auto", "reference", "xla", "mosaic_gpu", "mosaic_tpu", "interpret"]
 Runnable = Literal["reference", "xla"]
@@ -22,7 +22,7 @@ def resolve(kernel: str, implementation: Implementation) -> Runnable:
         return implementation
     if implementation in ("mosaic_gpu", "mosaic_tpu", "interpret"):
         raise NotImplementedError(f"{kernel} has no Pallas kernel yet, so {implementation!r} cannot run; use 'xla'.")
-    raise ValueError(f"{kernel}: implementation is {implementation!r}, expected one of {Implementation.__args__}.")
+    raise ValueError(f"{kernel}: implementation is {implementation!r}, expected one of {get_args(Implementation)}.")
 
 
 @functools.cache

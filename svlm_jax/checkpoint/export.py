@@ -119,7 +119,7 @@ def write_weights(
 
 def _leaf(params: Params, row: Row) -> jax.Array:
     try:
-        leaf = functools.reduce(lambda tree, part: tree[part], row.path, params)
+        leaf: Any = functools.reduce(lambda tree, part: tree[part], row.path, params)
     except (KeyError, TypeError):
         raise CheckpointError(f"the parameters lack {'.'.join(row.path)}, which the configuration asks for.") from None
     if leaf.shape != row.shape:
