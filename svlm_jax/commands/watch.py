@@ -77,7 +77,13 @@ def _video(group: argparse._ArgumentGroup) -> None:
         help="when the model is slower than the stream: skip to the newest second (drop), see the missed span as one chunk "
         "(merge), or let the lag grow (wait, files only); default: drop for live sources and --realtime, else wait",
     )
-    group.add_argument("--max-pixels", type=number(int, least=784), metavar="N", help="pixels of a frame at most (602112)")
+    group.add_argument(
+        "--max-pixels",
+        type=number(int, least=784),
+        default=768 * 28 * 28,
+        metavar="N",
+        help="pixels of a frame at most (602112)",
+    )
 
 
 def _memory(group: argparse._ArgumentGroup) -> None:
@@ -130,9 +136,11 @@ def _output(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Watch until the source ends or a signal comes; every file is complete afterwards."""
+    from svlm_jax.malloc import limit_arenas
     from svlm_jax.streaming.session import StreamingVLM
     from svlm_jax.streaming.sinks.base import check_distinct, check_target
 
+    limit_arenas()
     settings = _settings(arguments)
     targets = (arguments.vtt, arguments.srt, arguments.jsonl, arguments.video)
     check_distinct([check_target(path) for path in targets if path], arguments.source)
@@ -208,6 +216,7 @@ def _bounded(settings: "StreamSettings", duration: float | None) -> "StreamSetti
 
 
 def _open(arguments: argparse.Namespace, settings: "StreamSettings", start: float) -> "Source":
+    from svlm_jax.data.video import MIN_PIXELS
     from svlm_jax.streaming.sources import open_source
 
     return open_source(
@@ -220,7 +229,8 @@ def _open(arguments: argparse.Namespace, settings: "StreamSettings", start: floa
         start=start,
         duration=arguments.duration,
         on_status=logging.getLogger(__name__).warning,
-        **({"max_pixels": arguments.max_pixels} if arguments.max_pixels else {}),
+        min_pixels=min(MIN_PIXELS, arguments.max_pixels),  # who asks for fewer pixels than the model's least gets them
+        max_pixels=arguments.max_pixels,
     )
 
 
