@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if arguments.debug:
             traceback.print_exc()
+        if isinstance(error.__cause__, BrokenPipeError):
+            return 141  # SIGPIPE: whoever read our output has gone (`svlm watch ... | head`) and needs no sentence
         if isinstance(error, SvlmError):
             complain(error)
             return 2

@@ -97,6 +97,26 @@ def test_captions_are_drawn_into_a_copy(clip, tmp_path):
     assert (tmp_path / "out.mp4").stat().st_size > 1000
 
 
+def test_a_reader_that_leaves_ends_it_quietly(clip, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "svlm_jax",
+        "watch",
+        str(clip),
+        "--model",
+        str(MODEL),
+        *SMALL,
+        "--vtt",
+        tmp_path / "out.vtt",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 141
+    assert cues(tmp_path / "out.vtt") >= 1
+
+
 # ------------------------------------------------------------------------------------------------- bad sources
 
 
