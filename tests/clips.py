@@ -53,6 +53,7 @@ def render(
     codec: str = "libx264",
     pixel_format: str = "yuv420p",
     gop: int = 12,
+    b_frames: int = 0,
     colorspace: int | None = None,
     options: dict[str, str] | None = None,
 ) -> Path:
@@ -70,7 +71,7 @@ def render(
         stream.codec_context.time_base = base
         stream.codec_context.gop_size = gop
         if codec == "libx264":
-            stream.options = {"preset": "ultrafast", "tune": "zerolatency"}
+            stream.options = {"preset": "ultrafast", "bf": str(b_frames)}
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         if colorspace is not None:

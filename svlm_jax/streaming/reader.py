@@ -234,12 +234,23 @@ def _open(url: str, name: str, timeout: float, format: str | None, options: dict
         problem = f"{name} ends before its first video frame."
     except av.error.InvalidDataError:
         problem = f"{name} is not a video that can be decoded."
+        if _is_mp4(url):
+            problem = f"{name} is truncated or damaged: the index that an MP4 file keeps at its end is missing."
     except av.error.ExitError:
         problem = f"{name} cannot be opened: no answer within {timeout:g} s."
     except (av.error.FFmpegError, OSError) as error:
         problem = f"{name} cannot be opened: {_reason(error)}."
     # Raised out here, so that FFmpeg's error, which quotes the URL with its credentials, is not even its context.
     raise SourceError(problem)
+
+
+def _is_mp4(url: str) -> bool:
+    """Whether a local file begins as MP4 and MOV do."""
+    try:
+        with open(url.removeprefix("file:"), "rb") as file:
+            return file.read(8)[4:] == b"ftyp"
+    except OSError:
+        return False
 
 
 def _reason(error: BaseException) -> str:

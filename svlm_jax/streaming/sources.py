@@ -15,7 +15,7 @@ from urllib.request import url2pathname
 
 import numpy as np
 
-from svlm_jax.data.video import FACTOR, MAX_PIXELS, MIN_PIXELS, TEMPORAL_PATCH
+from svlm_jax.data.video import FACTOR, MAX_PIXELS, MIN_PIXELS, TEMPORAL_PATCH, smart_resize
 from svlm_jax.errors import ConfigError, SourceError
 from svlm_jax.streaming.chunk import Chunk, SourceInfo
 from svlm_jax.streaming.frame_sampling import PtsSampler, PublishedSampler, Sampler
@@ -136,6 +136,7 @@ def open_source(
     count = frames_per_chunk(fps, chunk_seconds)
     _check_choices(pace, behind, sampling, start, duration, buffer, size, factor)
     model_size = ModelSize(count, size, factor, min_pixels, max_pixels)
+    smart_resize(factor, factor, factor=factor, min_pixels=min_pixels, max_pixels=max_pixels)  # impossible bounds fail here
     opened = _open(spec, start=start, timeout=timeout, options=options, reconnect=reconnect, on_status=on_status, clock=clock)
     realtime = opened.info.live or pace == "realtime"
     if opened.info.live and behind == "wait":
@@ -258,6 +259,8 @@ def _open_live(
     early: float = EARLY,
 ) -> _Opened:
     if start > 0:
+        if reader is not None:
+            reader.close()
         raise ConfigError(f"{name} is live; start={start:g} cannot be reached, expected 0.")
     options = {**(RTSP_OPTIONS if kind == "rtsp" else {}), **(options or {})}
 

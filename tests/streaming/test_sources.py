@@ -173,6 +173,13 @@ def test_start_and_duration(tmp_path: Path, container: str, gop: int) -> None:
     assert [[number(frame) for frame in chunk.frames] for chunk in chunks] == [[78, 90], [102, 114]]
 
 
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts"])
+def test_frames_that_are_stored_out_of_order(tmp_path: Path, container: str) -> None:
+    clip = render(tmp_path / f"clip.{container}", frames=240, gop=48, b_frames=3)
+    assert numbers(open_source(clip)) == [[24 * s, 24 * s + 12] for s in range(10)]
+    assert numbers(open_source(clip, start=3.25, duration=2)) == [[78, 90], [102, 114]]
+
+
 def test_a_spliced_recording_goes_on(tmp_path: Path) -> None:
     parts = [render(tmp_path / f"{i}.ts", frames=24, first=100 * i) for i in range(3)]
     assert numbers(open_source(concatenate(tmp_path / "clip.ts", parts))) == [[0, 12], [100, 112], [200, 212]]
@@ -303,6 +310,7 @@ def test_a_slow_session_skips_and_is_told(tmp_path: Path) -> None:
         ({"duration": 0}, "duration=0"),
         ({"buffer": 0}, "buffer=0"),
         ({"size": (30, 28)}, "size=30x28 .* 28"),
+        ({"min_pixels": 200_000, "max_pixels": 100_000}, "min_pixels=200000 and max_pixels=100000"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict, message: str) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from svlm_jax.errors import SourceError
 from svlm_jax.streaming.sources import FrameSource, open_source
-from tests.clips import number, picture, render, render_sound, truncate
+from tests.clips import _tone, number, picture, render, render_sound, truncate
 
 
 def closed_port() -> int:
@@ -57,6 +58,21 @@ def test_only_sound(tmp_path: Path) -> None:
     assert "holds only sound" in refusal(render_sound(tmp_path / "clip.m4a"))
 
 
+def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    Image.fromarray(picture(1)).save(tmp_path / "cover.png")
+    with av.open(str(tmp_path / "song.m4a"), "w", format="mp4") as container:
+        tone = container.add_stream("aac", rate=8000)
+        with av.open(str(tmp_path / "cover.png")) as cover:
+            art = container.add_stream_from_template(cover.streams.video[0])
+            art.disposition = av.stream.Disposition.attached_pic
+            (packet,) = (packet for packet in cover.demux() if packet.size)
+            packet.stream = art
+            container.mux(packet)
+        for packet in _tone(tone, 1.0):
+            container.mux(packet)
+    assert "holds only sound" in refusal(tmp_path / "song.m4a")
+
+
 @pytest.mark.parametrize("container", ["mp4", "mkv"])
 def test_zero_frames(tmp_path: Path, container: str) -> None:
     clip = render(tmp_path / f"clip.{container}")
@@ -82,6 +98,10 @@ def test_truncated_files_give_what_they_hold_first(tmp_path: Path, container: st
     decoded = float(str(caught.value).split("decoded ")[1].split()[0])
     assert len(chunks) == int(decoded + 0.999) >= 4
     assert number(chunks[3].frames[1]) == 84
+
+
+def test_a_truncated_file_without_its_index(tmp_path: Path) -> None:
+    assert "is truncated or damaged: the index" in refusal(truncate(render(tmp_path / "clip.mp4", frames=240), 0.6))
 
 
 def test_an_early_end_of_the_sound_or_the_picture_is_no_truncation(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Live sources: their clock, reconnecting, HTTP, cameras, and names without credentials."""
 
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -178,6 +181,29 @@ def test_http_stream_of_unknown_length_is_live(tmp_path: Path) -> None:
     assert [number(chunk.frames[0]) for chunk in chunks] == list(range(0, 48, 6))[-len(chunks) :]
     assert len(chunks) >= 6
     assert all(chunk.dropped == 0 for chunk in chunks)
+
+
+def test_rtsp() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}/live"
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.streaming.rtsp_peer", f"rtsp://{address}", "2.5"]
+    listen = {"rtsp_flags": "listen", "listen_timeout": "20"}  # no RTSP server here: the peer comes to us
+    publisher = subprocess.Popen(command, cwd=root)
+    chunks = []
+    try:
+        with open_source(f"rtsp://anna:s3cret@{address}", options=listen, fps=8, chunk_seconds=0.25, reconnect=None) as source:
+            info = source.info
+            with pytest.raises(SourceError, match="closed the connection") as caught:
+                chunks.extend(source)
+    finally:
+        publisher.kill()
+        publisher.wait()
+    assert (info.kind, info.live, info.width, info.height) == ("rtsp", True, 196, 112)
+    assert info.name == f"rtsp://***@{address}" and "s3cret" not in str(caught.value)
+    shown = [number(frame) for chunk in chunks for frame in chunk.frames]
+    assert shown == sorted(shown) and len(set(shown)) > 8 and shown[-1] >= 48
 
 
 def test_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
