@@ -54,6 +54,8 @@ def test_seven_billion_at_720p(capsys):
     # Keys and values of 28 layers, 4 heads of 128, two bytes; then 44 bytes of metadata a slot.
     assert memory["cache_bytes"] == memory["slots"] * (2 * 28 * 4 * 128 * 2 + 44)
     assert 2 * memory["rotated_keys_bytes"] == memory["slots"] * 2 * 28 * 4 * 128 * 2
+    # XLA's memory analysis of the second compiled for an H200 says 18.3 GB (tests/aot).
+    assert 17.5e9 < memory["total_bytes"] < 19e9
     assert memory["fits"] is True
     assert report(capsys, "--model", "qwen2.5-vl-7b", "--device-memory", "16")["model"]["memory"]["fits"] is False
 

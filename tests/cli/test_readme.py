@@ -37,5 +37,15 @@ def test_commands_are_understood(document):
     assert document != "README.md" or len(commands) >= 4
 
 
+@pytest.mark.parametrize("document", ["README.md", "docs/decisions.md"])
+def test_files_that_are_named_exist(document):
+    text = (ROOT / document).read_text()
+    named = re.findall(r"(?:`|\()((?:tests|benchmarks|docs|svlm_jax)/[\w./*-]+)", text)
+    assert document != "README.md" or len(named) > 10
+    assert [path for path in named if not list(ROOT.glob(path))] == []
+    for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
+        assert f"def {test}(" in (ROOT / path).read_text()
+
+
 def subparsers():
     return [sub for action in cli.parser()._actions if hasattr(action.choices, "values") for sub in action.choices.values()]
