@@ -12,7 +12,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -175,7 +175,9 @@ class Session:
         if isinstance(source, Source):
             yield from self._watch(source)
             return
-        with open_source(source, fps=self.settings.fps, chunk_seconds=self.settings.chunk_seconds) as opened:
+        settings = self.settings
+        sampling: Literal["pts", "published"] = "published" if settings.parity else "pts"
+        with open_source(source, fps=settings.fps, chunk_seconds=settings.chunk_seconds, sampling=sampling) as opened:
             yield from self._watch(opened)
 
     def _watch(self, source: Source) -> Iterator[Caption]:
