@@ -66,6 +66,8 @@ def load(
     config = ModelConfig.from_hf(folder)
     if (folder / ORBAX_FOLDER).is_dir():
         params = _load_orbax(folder, config, dtype, sharding)
+        if progress is not None:
+            progress(1, 1)
     else:
         params = load_params(folder, config, dtype=dtype, sharding=sharding, progress=progress)
     return Checkpoint(config, params, folder, read_json(folder / "generation_config.json", missing_ok=True))
@@ -88,26 +90,34 @@ def resolve(
     name = str(source)
     if path.exists() or isinstance(source, Path) or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise CheckpointError(f"{name} is neither a folder nor a hub id of the form owner/name.")
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    import huggingface_hub as hub
+    from huggingface_hub import errors
 
     try:
         return Path(
-            huggingface_hub.snapshot_download(
+            hub.snapshot_download(
                 name,
                 revision=revision,
                 cache_dir=cache_dir,
-                allow_patterns=list(files),
-                local_files_only=huggingface_hub.constants.HF_HUB_OFFLINE,
+                allow_patterns=_WANTED,
+                local_files_only=hub.constants.HF_HUB_OFFLINE,
             )
         )
-    except LocalEntryNotFoundError as error:
+    except errors.LocalEntryNotFoundError as error:
         raise CheckpointError(
             f"{name} is neither a folder nor in the local hub cache, and the hub cannot be reached."
         ) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except errors.GatedRepoError as error:
+        raise CheckpointError(f"{name} is gated: accept its terms on the hub, and set HF_TOKEN to a token of yours.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{name} is no folder, and the hub has no such model (for a private one, set HF_TOKEN)."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(f"{name} has no revision {revision!r} on the hub.") from error
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{name} is not a folder here, and the hub does not provide it: {reason}") from error
+        raise CheckpointError(f"{name} is no folder, and the hub does not provide it: {reason}") from error
 
 
 def load_params(
