@@ -49,10 +49,13 @@ def render_clip(path: Path, seconds: int, seed: int = 0) -> None:
 
 
 def prepare(folder: Path, seconds: int, seed: int = 0) -> tuple[Path, Path]:
-    """Make the clip and the checkpoint in `folder`, the checkpoint only if it is not there; returns the paths of both."""
+    """Make the clip and the checkpoint in `folder`, each only if it is not there yet; returns the paths of both."""
     folder.mkdir(parents=True, exist_ok=True)
-    clip, model = folder / "clip.mp4", folder / f"random-model-{seed}"
-    render_clip(clip, seconds, seed)
-    if not (model / "config.json").exists():
+    clip, model = folder / f"clip-{seconds}s-{seed}.mp4", folder / f"random-model-{seed}"
+    if not clip.exists():
+        unfinished = folder / "unfinished.mp4"
+        render_clip(unfinished, seconds, seed)
+        unfinished.replace(clip)
+    if not model.exists():
         write_random_checkpoint(model, family="qwen2_5_vl", size="tiny", seed=seed)
     return clip, model
