@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-FAR = -1e30  # a masked score: finite, so that a row that sees nothing stays finite
+from pallas_kernels.masking import FAR, Rope, pairs, turned
+
 BLOCK = 128  # queries a block
 DENSE_SCORES = 2**25  # scores that may exist at once: 128 MiB of float32
 
@@ -20,26 +21,36 @@ def cache_attention(
     values: Float[Array, "B K C H"],
     query_order: Int[Array, "B T"],
     slot_order: Int[Array, "B C"],
+    rope: Rope | None = None,
     *,
     scale: float,
-) -> Float[Array, "B T N H"]:
+    sink: int | None = None,
+    window: int | None = None,
+    return_lse: bool = False,
+) -> Float[Array, "B T N H"] | tuple[Float[Array, "B T N H"], Float[Array, "B N T"]]:
     batch, tokens, heads, _ = query.shape
+    keys = turned(keys, rope)
+
+    def attend(query: jax.Array, query_order: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _attend(query, keys, values, pairs(query_order, slot_order, sink, window), scale)
+
     if tokens <= BLOCK or batch * tokens * heads * keys.shape[2] <= DENSE_SCORES:
-        return _attend(query, keys, values, query_order, slot_order, scale)
+        out, lse = attend(query, query_order)
+        return (out, lse) if return_lse else out
     blocks = -(-tokens // BLOCK)
     padding = blocks * BLOCK - tokens
     cut_query = jnp.pad(query, ((0, 0), (0, padding), (0, 0), (0, 0))).reshape(batch, blocks, BLOCK, heads, -1)
     cut_order = jnp.pad(query_order, ((0, 0), (0, padding)), constant_values=-1).reshape(batch, blocks, BLOCK)
-    out = lax.map(
-        lambda block: _attend(block[0], keys, values, block[1], slot_order, scale),
-        (cut_query.swapaxes(0, 1), cut_order.swapaxes(0, 1)),
-    )
-    return out.swapaxes(0, 1).reshape(batch, blocks * BLOCK, heads, -1)[:, :tokens]
+    out, lse = lax.map(lambda block: attend(*block), (cut_query.swapaxes(0, 1), cut_order.swapaxes(0, 1)))
+    out = out.swapaxes(0, 1).reshape(batch, blocks * BLOCK, heads, -1)[:, :tokens]
+    lse = lse.transpose(1, 2, 0, 3).reshape(batch, heads, -1)[:, :, :tokens]
+    return (out, lse) if return_lse else out
 
 
 def _attend(
-    query: jax.Array, keys: jax.Array, values: jax.Array, query_order: jax.Array, slot_order: jax.Array, scale: float
-) -> jax.Array:
+    query: jax.Array, keys: jax.Array, values: jax.Array, visible: jax.Array, scale: float
+) -> tuple[jax.Array, jax.Array]:
+    """Output (B, T, N, H) and log-sum-exp (B, N, T) where visible is (B, T, C)."""
     batch, tokens, heads, dim = query.shape
     groups = keys.shape[1]
     exact = lax.Precision.HIGHEST if query.dtype == jnp.float32 else lax.Precision.DEFAULT
@@ -48,12 +59,12 @@ def _attend(
     rows = rows.reshape(batch, groups, -1, dim)
     score = scale * jnp.einsum("bkrh,bkch->bkrc", rows, keys, precision=exact, preferred_element_type=jnp.float32)
     score = score.reshape(batch, groups, heads // groups, tokens, -1)
-    visible = (slot_order[:, None, :] >= 0) & (slot_order[:, None, :] <= query_order[:, :, None])
     score = jnp.where(visible[:, None, None], score, FAR)
     top = jnp.max(score, -1, keepdims=True)
     weight = jnp.where(visible[:, None, None], jnp.exp(score - top), 0)
     total = jnp.maximum(jnp.sum(weight, -1, keepdims=True), jnp.finfo(jnp.float32).tiny)
+    lse = jnp.where(top > FAR, top + jnp.log(total), FAR).reshape(batch, heads, tokens)
     weight = weight.reshape(batch, groups, -1, weight.shape[-1]).astype(values.dtype)
     out = jnp.einsum("bkrc,bkch->bkrh", weight, values, precision=exact, preferred_element_type=jnp.float32)
     out = out.reshape(batch, groups, heads // groups, tokens, dim) / total
-    return out.transpose(0, 3, 1, 2, 4).reshape(query.shape).astype(query.dtype)
+    return out.transpose(0, 3, 1, 2, 4).reshape(query.shape).astype(query.dtype), lse

@@ -48,7 +48,8 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         weight = self.weight[...]
-        y = jnp.matmul(x, weight, precision=precision(weight.dtype))
+        # XLA for CPUs has a bfloat16 product only for float32 results: a third of the time of its detour over float32 inputs.
+        y = jnp.matmul(x, weight, precision=precision(weight.dtype), preferred_element_type=jnp.float32).astype(x.dtype)
         return y if self.bias is None else y + self.bias[...]
 
 
