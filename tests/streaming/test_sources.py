@@ -134,8 +134,8 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
 
 def test_resolution_change(tmp_path: Path) -> None:
     parts = [
-        render(tmp_path / "1.ts", frames=36, size=(196, 252)),
-        render(tmp_path / "2.ts", frames=36, size=(392, 504), first=100),
+        render(tmp_path / "1.ts", frames=36, size=(180, 320)),
+        render(tmp_path / "2.ts", frames=36, size=(360, 640), first=100),
         render(tmp_path / "3.ts", frames=24, size=(448, 448), first=200),
         render(tmp_path / "4.ts", frames=24, size=(112, 196), first=300),
     ]
@@ -151,8 +151,8 @@ def test_resolution_change(tmp_path: Path) -> None:
     ]
     sizes = [chunk.frames.shape[2:] for chunk in chunks]
     # Twice the size keeps the first; another aspect fits into as many tokens; smaller stays smaller.
-    assert sizes == [(196, 252)] * 3 + [(196, 196), (112, 196)]
-    assert [chunk.source_size for chunk in chunks] == [(196, 252), (196, 252), (392, 504), (448, 448), (112, 196)]
+    assert sizes == [(168, 308)] * 3 + [(224, 224), (112, 196)]
+    assert [chunk.source_size for chunk in chunks] == [(180, 320), (180, 320), (360, 640), (448, 448), (112, 196)]
 
 
 def test_one_size_for_all(tmp_path: Path) -> None:

@@ -77,9 +77,10 @@ def stream(path: Path, first: int = 0, seconds: float = 1.0, size: tuple[int, in
 
 def test_a_peer_that_hangs_up_is_called_again(tmp_path: Path) -> None:
     said: list[str] = []
+    patience = Backoff(first=0.05, attempts=1)  # enough, as every connection delivers something
     clips = [stream(tmp_path / "1.ts", 0), stream(tmp_path / "2.ts", 100, size=(196, 112)), stream(tmp_path / "3.ts", 200)]
     with Peer(clips, seconds=1) as peer:
-        with open_source(peer.url, fps=8, chunk_seconds=0.25, reconnect=QUICK, timeout=2, on_status=said.append) as source:
+        with open_source(peer.url, fps=8, chunk_seconds=0.25, reconnect=patience, timeout=2, on_status=said.append) as source:
             assert source.info.live and source.info.kind == "tcp" and source.info.duration is None
             chunks = []
             for chunk in source:
