@@ -104,7 +104,9 @@ def _memory(group: argparse._ArgumentGroup) -> None:
         help="renumber after eviction (contiguous, default), let positions grow (native), or count every token as text (text)",
     )
     group.add_argument("--save-state", metavar="FOLDER", help="when watching ends, save the stream so that it can go on later")
-    group.add_argument("--resume", metavar="FOLDER", help="go on with a saved stream")
+    group.add_argument(
+        "--resume", metavar="FOLDER", help="go on with a saved stream, with its own window, fps, prompt, sampling and parity"
+    )
 
 
 def _speech(group: argparse._ArgumentGroup) -> None:
@@ -251,7 +253,7 @@ def _sinks(arguments: argparse.Namespace, session: "Session", source: "Source") 
     )
     plain = Console(highlight=False, force_terminal=False) if arguments.no_live else None
     terminal = Terminal(status, plain)
-    original = arguments.source if source.info.kind == "file" else None
+    original = source.info.name if source.info.kind == "file" else None
     return open_sinks(
         terminal=terminal,
         vtt=arguments.vtt,
