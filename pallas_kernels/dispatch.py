@@ -1,30 +1,154 @@
 """Which implementation of a kernel runs, and why.
 
-A named implementation runs or raises, it never falls back; `auto` chooses, and says once what it chose.
+The folders are the registry: `pallas_kernels/<kernel>/<implementation>.py` holds a function named like the kernel. A file
+of a Pallas implementation also has `unsupported(*arrays, **options)`, which says why it cannot run on these shapes (None
+if it can).
+
+    auto        the Pallas kernel of the platform that the program is lowered for, where there is one that can run;
+                XLA elsewhere. Decided at lowering, so a program compiled ahead of time gets what its target needs.
+    a name      that implementation or NotImplementedError with the reason; never another one
+    interpret   the TPU kernel, interpreted by JAX: for tests on a CPU
+
+Pallas kernels have no derivative of their own unless the kernel brings one (`flash_attention`): gradients of `auto` and of
+named kernels are those of the XLA implementation, computed again in the backward pass.
 """
 
 import functools
+import importlib
+import importlib.util
 import logging
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+import jax
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
 
 Implementation = Literal["auto", "reference", "xla", "mosaic_gpu", "mosaic_tpu", "interpret"]
-Runnable = Literal["reference", "xla"]
+
+KERNELS = ("cache_attention", "flash_attention", "window_attention", "pooled_scores")
+PLATFORM = {"mosaic_tpu": "tpu", "mosaic_gpu": "cuda"}
+OLDEST_JAX = {"mosaic_gpu": (0, 11, 1)}
 
 _log = logging.getLogger(__name__)
 
 
-def resolve(kernel: str, implementation: Implementation) -> Runnable:
-    """The implementation to run. NotImplementedError, with the reason, for one that this kernel does not have."""
-    if implementation == "auto":
-        _say_once(kernel, "xla")
-        return "xla"
+def call(
+    kernel: str,
+    implementation: Implementation,
+    arrays: tuple[Any, ...],
+    options: dict[str, Any],
+    *,
+    function: str | None = None,
+    own_gradient: bool = False,
+) -> Any:
+    """Runs an implementation's `function` (default: named like the kernel) on arrays (None where optional) and static options.
+
+    own_gradient: the caller defines the derivative. Raises NotImplementedError for a named implementation that cannot run,
+    ValueError for a name that does not exist.
+    """
+    if implementation not in get_args(Implementation):
+        raise ValueError(f"{kernel}: implementation is {implementation!r}, expected one of {get_args(Implementation)}.")
+    name = function or kernel
     if implementation in ("reference", "xla"):
-        return implementation
-    if implementation in ("mosaic_gpu", "mosaic_tpu", "interpret"):
-        raise NotImplementedError(f"{kernel} has no Pallas kernel yet, so {implementation!r} cannot run; use 'xla'.")
-    raise ValueError(f"{kernel}: implementation is {implementation!r}, expected one of {get_args(Implementation)}.")
+        return getattr(_load(kernel, implementation), name)(*arrays, **options)
+    xla = functools.partial(getattr(_load(kernel, "xla"), name), **options)
+    if implementation == "auto":
+        run = _auto(kernel, name, arrays, options, xla)
+    else:
+        run = _named(kernel, name, implementation, arrays, options, xla)
+    if run is xla or own_gradient:
+        return run(*arrays)
+    return _with_gradient_of(xla, run)(*arrays)
+
+
+def preferred(kernel: str, platform: str) -> str:
+    """The implementation that `auto` takes on a platform ("cpu", "cuda", "tpu") when shapes and dtypes allow it."""
+    for name, of in PLATFORM.items():
+        if of == platform and _missing(kernel, name) is None:
+            return name
+    return "xla"
+
+
+def _auto(kernel: str, name: str, arrays: Any, options: dict[str, Any], xla: Callable[..., Any]) -> Callable[..., Any]:
+    branches, reasons = {}, []
+    for implementation, platform in PLATFORM.items():
+        reason = _why_not(kernel, implementation, arrays, options)
+        if reason is None:
+            branches[platform] = functools.partial(getattr(_load(kernel, implementation), name), **options)
+        reasons.append(f"{platform}: {implementation if reason is None else f'xla, because {reason}'}")
+    _say_once(f"{kernel}, auto: {'; '.join(reasons)}; elsewhere: xla")
+    return functools.partial(_by_platform, branches, xla) if branches else xla
+
+
+def _by_platform(branches: Mapping[str, Callable[..., Any]], default: Callable[..., Any], *arrays: Any) -> Any:
+    return lax.platform_dependent(*arrays, default=default, **branches)
+
+
+def _named(
+    kernel: str, name: str, implementation: str, arrays: Any, options: dict[str, Any], xla: Callable[..., Any]
+) -> Callable[..., Any]:
+    where = "mosaic_tpu" if implementation == "interpret" else implementation
+    # An interpreted kernel has no limits of tiles and memory to keep.
+    reason = _missing(kernel, where) if implementation == "interpret" else _why_not(kernel, where, arrays, options)
+    if reason is not None:
+        raise NotImplementedError(f"{kernel} cannot run as {implementation!r}: {reason}.")
+    run = getattr(_load(kernel, where), name)
+    if implementation == "interpret":
+        return functools.partial(run, interpret=True, **options)
+    shape = jax.eval_shape(xla, *arrays)
+    message = f"{kernel} cannot run as {implementation!r}: the program is compiled for a platform other than {PLATFORM[where]}."
+
+    def refuse(*_: Any) -> Any:
+        return jax.tree.map(lambda s: _refuse.bind(message=message, shape=s.shape, dtype=s.dtype), shape)
+
+    return functools.partial(_by_platform, {PLATFORM[where]: functools.partial(run, **options)}, refuse)
+
+
+def _why_not(kernel: str, implementation: str, arrays: Any, options: dict[str, Any]) -> str | None:
+    return _missing(kernel, implementation) or _load(kernel, implementation).unsupported(*arrays, **options)
 
 
 @functools.cache
-def _say_once(kernel: str, chosen: str) -> None:
-    _log.info("%s: running the %s implementation, the only one for this device so far", kernel, chosen)
+def _missing(kernel: str, implementation: str) -> str | None:
+    if importlib.util.find_spec(f"pallas_kernels.{kernel}.{implementation}") is None:
+        return f"there is no {implementation} kernel of it"
+    oldest = OLDEST_JAX.get(implementation, (0,))
+    if jax.__version_info__ < oldest:
+        return f"{implementation} needs jax {'.'.join(map(str, oldest))} or newer, this is {jax.__version__}"
+    try:
+        _load(kernel, implementation)
+    except ImportError as error:
+        return f"this jax cannot load it ({error})"
+    return None
+
+
+@functools.cache
+def _load(kernel: str, implementation: str) -> ModuleType:
+    return importlib.import_module(f"pallas_kernels.{kernel}.{implementation}")
+
+
+def _with_gradient_of(xla: Callable[..., Any], run: Callable[..., Any]) -> Callable[..., Any]:
+    differentiable = jax.custom_vjp(run)
+    differentiable.defvjp(lambda *arrays: (run(*arrays), arrays), lambda arrays, out: jax.vjp(xla, *arrays)[1](out))
+    return differentiable
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    _log.info(line)
+
+
+# Stands in the branch of every other platform: lowering it is the error. Tracing cannot be, for the target is not known then.
+_refuse = Primitive("refuse")
+_refuse.def_abstract_eval(lambda *, message, shape, dtype: jax.core.ShapedArray(shape, dtype))
+
+
+def _refuse_lowering(ctx: Any, *, message: str, shape: Any, dtype: Any) -> Any:
+    raise NotImplementedError(message)
+
+
+mlir.register_lowering(_refuse, _refuse_lowering)
+batching.defvectorized(_refuse)

@@ -1,7 +1,6 @@
 """What this machine has, as plain data for scripts and as tables for people."""
 
 import os
-import pkgutil
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -14,8 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-import pallas_kernels
-from pallas_kernels.dispatch import resolve
+from pallas_kernels.dispatch import KERNELS, preferred
 from svlm_jax.memory import MemoryPlan
 
 LIBRARIES = (
@@ -40,9 +38,7 @@ def machine() -> dict[str, Any]:
         "decoders": {name: _has_codec(name, "r") for name in DECODERS},
         "encoders": {name: _has_codec(name, "w") for name in ENCODERS},
         "kernels": {
-            kernel.name: resolve(kernel.name, "auto")
-            for kernel in pkgutil.iter_modules(pallas_kernels.__path__)
-            if kernel.ispkg
+            kernel: preferred(kernel, {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())) for kernel in KERNELS
         },
     }
 

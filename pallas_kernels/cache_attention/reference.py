@@ -11,15 +11,31 @@ def cache_attention(
     values: Float[Array, "B K C H"],
     query_order: Int[Array, "B T"],
     slot_order: Int[Array, "B C"],
+    rope: tuple[Float[Array, "B C half"], Float[Array, "B C half"]] | None = None,
     *,
     scale: float,
-) -> Float[Array, "B T N H"]:
+    sink: int | None = None,
+    window: int | None = None,
+    return_lse: bool = False,
+) -> Float[Array, "B T N H"] | tuple[Float[Array, "B T N H"], Float[Array, "B N T"]]:
+    if rope is not None:
+        cos, sin = (jnp.expand_dims(x, 1).astype(jnp.float32) for x in rope)
+        half = keys.shape[-1] // 2
+        first, second = keys[..., :half].astype(jnp.float32), keys[..., half:].astype(jnp.float32)
+        keys = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1).astype(keys.dtype)
     group = query.shape[2] // keys.shape[1]
     keys = jnp.repeat(keys.astype(jnp.float32), group, axis=1)
     values = jnp.repeat(values.astype(jnp.float32), group, axis=1)
     score = scale * jnp.einsum("btnh,bnch->bntc", query.astype(jnp.float32), keys, precision="highest")
-    visible = (slot_order[:, None, :] >= 0) & (slot_order[:, None, :] <= query_order[:, :, None])
-    visible = visible[:, None]
+
+    q, k = query_order[:, None, :, None], slot_order[:, None, None, :]
+    visible = (k >= 0) & (k <= q)
+    if window is not None:
+        visible &= (k < (sink or 0)) | (q - k < window)
+
     # A row of padding sees nothing: an ordinary softmax over any finite scores, whose weights are then dropped.
-    weight = jnp.where(visible, jax.nn.softmax(jnp.where(visible, score, -1e30), axis=-1), 0)
-    return jnp.einsum("bntc,bnch->btnh", weight, values, precision="highest").astype(query.dtype)
+    score = jnp.where(visible, score, -1e30)
+    weight = jnp.where(visible, jax.nn.softmax(score, axis=-1), 0)
+    out = jnp.einsum("bntc,bnch->btnh", weight, values, precision="highest").astype(query.dtype)
+    lse = jnp.where(visible.any(-1), jax.nn.logsumexp(score, axis=-1), -1e30)
+    return (out, lse) if return_lse else out

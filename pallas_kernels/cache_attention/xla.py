@@ -59,12 +59,14 @@ def _attend(
     rows = rows.reshape(batch, groups, -1, dim)
     score = scale * jnp.einsum("bkrh,bkch->bkrc", rows, keys, precision=exact, preferred_element_type=jnp.float32)
     score = score.reshape(batch, groups, heads // groups, tokens, -1)
-    score = jnp.where(visible[:, None, None], score, FAR)
+    # One small mask for all heads, added: its exponentials are exactly 0, and so are whole rows that see nothing below.
+    score += jnp.where(visible, 0, FAR)[:, None, None]
     top = jnp.max(score, -1, keepdims=True)
-    weight = jnp.where(visible[:, None, None], jnp.exp(score - top), 0)
-    total = jnp.maximum(jnp.sum(weight, -1, keepdims=True), jnp.finfo(jnp.float32).tiny)
-    lse = jnp.where(top > FAR, top + jnp.log(total), FAR).reshape(batch, heads, tokens)
+    weight = jnp.exp(score - top)
+    total = jnp.sum(weight, -1, keepdims=True)
+    seen = top > FAR / 2
+    lse = jnp.where(seen, top + jnp.log(total), FAR).reshape(batch, heads, tokens)
     weight = weight.reshape(batch, groups, -1, weight.shape[-1]).astype(values.dtype)
     out = jnp.einsum("bkrc,bkch->bkrh", weight, values, precision=exact, preferred_element_type=jnp.float32)
-    out = out.reshape(batch, groups, heads // groups, tokens, dim) / total
+    out = jnp.where(seen, out.reshape(batch, groups, heads // groups, tokens, dim) / total, 0)
     return out.transpose(0, 3, 1, 2, 4).reshape(query.shape).astype(query.dtype), lse

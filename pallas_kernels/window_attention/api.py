@@ -2,10 +2,7 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels.dispatch import Implementation, resolve
-from pallas_kernels.window_attention import reference, xla
-
-_RUN = {"reference": reference.window_attention, "xla": xla.window_attention}
+from pallas_kernels.dispatch import Implementation, call
 
 
 def window_attention(
@@ -23,5 +20,4 @@ def window_attention(
     """
     if sum(segments) != query.shape[0] or min(segments) < 1:
         raise ValueError(f"segments {segments} must be positive and sum to the {query.shape[0]} patches.")
-    run = _RUN[resolve("window_attention", implementation)]
-    return run(query, keys, values, segments=segments, scale=scale)
+    return call("window_attention", implementation, (query, keys, values), {"segments": segments, "scale": scale})

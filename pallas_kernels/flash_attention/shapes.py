@@ -1,0 +1,58 @@
+"""Shapes of `flash_attention`: training of Qwen2.5-VL-7B on packed sequences of 4k, 8k and 32k tokens, bfloat16."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels.flash_attention.api import flash_attention
+from pallas_kernels.shapes import Case
+
+N, K, H = 28, 4, 128
+
+
+def sample(key: jax.Array, *, tokens: int, segments: int) -> tuple[jax.Array, ...]:
+    keys = jax.random.split(key, 3)
+    heads = (N, K, K)
+    qkv = (jax.random.normal(k, (1, tokens, n, H), jnp.bfloat16) for k, n in zip(keys, heads, strict=True))
+    return *qkv, jnp.arange(tokens, dtype=jnp.int32)[None] * segments // tokens
+
+
+def attend(implementation: Any, *arrays: jax.Array, **options: Any) -> jax.Array:
+    return flash_attention(*arrays[:3], segment_ids=arrays[3], scale=H**-0.5, implementation=implementation, **options)
+
+
+def gradients(implementation: Any, *arrays: jax.Array, **options: Any) -> tuple[jax.Array, ...]:
+    def total(*qkv: jax.Array) -> jax.Array:
+        return attend(implementation, *qkv, arrays[3], **options).astype(jnp.float32).sum()
+
+    return jax.grad(total, argnums=(0, 1, 2))(*arrays[:3])
+
+
+def case(tokens: int, segments: int, *, backward: bool, **options: Any) -> Case:
+    name = f"T{tokens} segments{segments}" + "".join(f" {k}{v}" for k, v in options.items()) + " f+b" * backward
+    length = tokens / segments
+    window = min(options.get("window", length) + options.get("sink", 0), length)
+    pairs = segments * (length * window - window**2 / 2)
+    bytes_once = 2 * tokens * H * (2 * N + 2 * K)
+    return Case(
+        "flash_attention",
+        name,
+        functools.partial(sample, tokens=tokens, segments=segments),
+        functools.partial(gradients if backward else attend, **options),
+        flops=4 * N * H * pairs * (3.5 if backward else 1),
+        bytes=bytes_once * (3 if backward else 1),
+    )
+
+
+CASES = tuple(
+    case(tokens, segments, backward=backward, **options)
+    for tokens, segments, options in (
+        (4096, 4, {}),
+        (8192, 1, {}),
+        (8192, 1, {"sink": 512, "window": 2048}),
+        (32768, 8, {}),
+    )
+    for backward in (False, True)
+)
