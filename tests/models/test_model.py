@@ -25,7 +25,7 @@ FAMILIES = ("qwen2_5_vl", "qwen2_vl")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_parameters_are_plain_arrays_and_nothing_else(family):
     cfg = random_config(family)
-    params = functional.init_params(cfg, jax.random.key(0), jnp.bfloat16)
+    params = jax.jit(lambda key: functional.init_params(cfg, key, jnp.bfloat16))(jax.random.key(0))
     leaves, structure = jax.tree.flatten(params)
     assert all(isinstance(leaf, jax.Array) and leaf.dtype == jnp.bfloat16 for leaf in leaves)
     assert structure == jax.tree.structure(functional.abstract_params(cfg))
@@ -36,9 +36,9 @@ def test_parameters_are_plain_arrays_and_nothing_else(family):
 
 def test_random_models_have_logits_of_order_one():
     cfg = random_config("qwen2_5_vl")
-    params = functional.init_params(cfg, jax.random.key(1))
+    params = jax.jit(lambda key: functional.init_params(cfg, key))(jax.random.key(1))
     tokens = np.arange(12)[None]
-    logits = functional.bind(cfg, params)(tokens, rope_positions(tokens[0], cfg)[None])
+    logits = forward(cfg, params, tokens, rope_positions(tokens[0], cfg)[None])
     assert 0.3 < float(logits.std()) < 3
 
 
@@ -47,11 +47,9 @@ def test_streams_see_what_they_would_see_alone(family):
     cfg = random_config(family)
     params = hf.load(checkpoints.tiny(family)).params
     frames = np.random.default_rng(0).integers(0, 256, (3, 4, 3, 84, 140), np.uint8)
-    module = functional.bind(cfg, params)
-    together = module.see(frames)
+    together = see(cfg, params, frames)
     assert together.shape == (3, 2 * 3 * 5, cfg.text.hidden_size)
-    patches, grid = patchify(frames[1:2], cfg.vision)
-    np.testing.assert_allclose(together[1], module.vision(patches[0], grid), atol=1e-5)
+    np.testing.assert_allclose(together[1], see(cfg, params, frames[1:2])[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 56, 56), (2, 3, 57, 56), (2, 3, 56, 42), (2, 1, 56, 56), (0, 3, 56, 56)])
@@ -92,6 +90,16 @@ def decode(cfg, params, x, positions, cache, slots, query_order, slot_order):
     return functional.bind(cfg, params).decode(x, positions, cache, slots, query_order, slot_order)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def forward(cfg, params, ids, positions, valid=None):
+    return functional.bind(cfg, params)(ids, positions, valid=valid)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def see(cfg, params, frames):
+    return functional.bind(cfg, params).see(frames)
+
+
 def sequence(batch=2, tokens=21):
     """Different token ids and uneven float positions for every stream."""
     rng = np.random.default_rng(3)
@@ -104,7 +112,7 @@ def test_cached_decoding_equals_one_shot(pieces):
     cfg, params = loaded().config, loaded().params
     ids, positions = sequence()
     batch, total = ids.shape
-    expected = functional.bind(cfg, params)(ids, positions)
+    expected = forward(cfg, params, ids, positions)
     module = functional.bind(cfg, params)
     capacity = 30
     slots = np.stack([np.random.default_rng(b).permutation(capacity)[:total] for b in range(batch)]).astype(np.int32)
@@ -126,7 +134,7 @@ def test_cached_decoding_equals_one_shot(pieces):
     for ours, written in zip(module.rotate(cache.keys, at_slot), cache.rotated, strict=True):
         np.testing.assert_allclose(ours, written, atol=1e-5)
     # ... and other positions give other logits, so that the rotation matters at all.
-    assert np.abs(module(ids, positions[:, :, ::-1]) - expected).max() > 1e-2
+    assert np.abs(forward(cfg, params, ids, positions[:, :, ::-1]) - expected).max() > 1e-2
 
 
 def test_tokens_without_a_slot_are_not_kept():
@@ -148,12 +156,12 @@ def test_padding_changes_nothing():
     """Padded rows see nothing and are seen by none; their own results are finite."""
     cfg, params = loaded().config, loaded().params
     ids, positions = sequence()
-    module = functional.bind(cfg, params)
     valid = np.ones(ids.shape, bool)
     valid[:, [4, 9, 20]] = False
     kept = [i for i in range(21) if valid[0, i]]
-    padded = module(ids, positions, valid=valid)
-    np.testing.assert_allclose(padded[:, kept], module(ids[:, kept], positions[:, :, kept]), atol=2e-5)
+    padded = forward(cfg, params, ids, positions, valid)
+    alone = forward(cfg, params, ids[:, kept], positions[:, :, kept])
+    np.testing.assert_allclose(padded[:, kept], alone, atol=2e-5)
     assert np.isfinite(padded).all()
 
 
