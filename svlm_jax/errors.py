@@ -23,3 +23,7 @@ class StreamError(SvlmError):
 
 class SinkError(SvlmError):
     """A place for captions that cannot be written, e.g. a missing folder or a full disk."""
+
+
+class DataError(SvlmError):
+    """Training data that cannot be used: a broken annotation, an index that does not fit its file, an unreadable transcript."""
