@@ -1,0 +1,1 @@
+"""What the kernels for TPUs (Mosaic TPU) share: lists of blocks, and one forward pass."""

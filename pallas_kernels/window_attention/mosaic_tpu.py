@@ -1,0 +1,51 @@
+"""`window_attention` on TPUs: `tpu.forward` with segments, which are known beforehand, so that no step of the grid is idle."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from pallas_kernels.tpu.blocks import round_up
+from pallas_kernels.tpu.forward import BLOCK_KEYS, BLOCK_ROWS, DTYPES, attend
+
+
+def unsupported(query: jax.Array, keys: jax.Array, *_: Any, **__: Any) -> str | None:
+    """Why the kernel cannot be compiled for these arrays."""
+    if query.dtype not in DTYPES or keys.dtype != query.dtype:
+        return f"it takes bfloat16 or float32, one dtype for all, not {query.dtype} and {keys.dtype}"
+    if query.shape[-1] % 16:
+        return f"it needs a head dimension that is a multiple of 16, not {query.shape[-1]}"
+    return None
+
+
+def window_attention(
+    query: Float[Array, "P N H"],
+    keys: Float[Array, "P N H"],
+    values: Float[Array, "P N H"],
+    *,
+    segments: tuple[int, ...],
+    scale: float,
+    interpret: Any = False,
+) -> Float[Array, "P N H"]:
+    patches = query.shape[0]
+    # Blocks of a few windows, lest most pairs of a block are of different windows.
+    block_rows = min(BLOCK_ROWS, round_up(patches, 16))
+    block_keys = min(BLOCK_ROWS if max(segments) <= BLOCK_ROWS else BLOCK_KEYS, round_up(patches, 128))
+    segment = np.repeat(np.arange(len(segments), dtype=np.int32), segments)
+    ids, order = jnp.asarray(segment)[None], jnp.zeros((1, patches), jnp.int32)
+    q, k, v = (x.swapaxes(0, 1)[None] for x in (query, keys, values))
+    out, _ = attend(
+        q, k, v, order, order, (ids, ids), scale=scale, block_rows=block_rows, block_keys=block_keys,
+        most=_most(segment, block_rows, block_keys), interpret=interpret,
+    )  # fmt: skip
+    return out[0].swapaxes(0, 1)
+
+
+def _most(segment: np.ndarray, block_rows: int, block_keys: int) -> int:
+    """The largest number of blocks of keys that the segments of a block of rows touch."""
+    first = np.searchsorted(segment, segment[::block_rows], "left") // block_keys
+    ends = np.minimum(np.arange(0, len(segment), block_rows) + block_rows, len(segment)) - 1
+    last = (np.searchsorted(segment, segment[ends], "right") - 1) // block_keys
+    return int((last - first).max()) + 1
