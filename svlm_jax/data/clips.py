@@ -1,0 +1,77 @@
+"""Pixels of an annotated clip: the frames that a stream of the same video would show the model, one clip a turn."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from svlm_jax.data.annotations import Annotation
+from svlm_jax.data.chunks import EPSILON, ChunkSettings
+from svlm_jax.data.video import FACTOR, MAX_PIXELS, MIN_PIXELS, TEMPORAL_PATCH, TOTAL_PIXELS, frame_pixel_cap, smart_resize
+from svlm_jax.errors import DataError
+from svlm_jax.streaming.sources import open_source
+
+MISSING = 1  # turns that a clip may lack at its end: transcripts run a little over
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """How large frames are: `size` (height, width), or the published resize rule with its bounds over a whole clip."""
+
+    size: tuple[int, int] | None = None
+    factor: int = FACTOR
+    min_pixels: int = MIN_PIXELS
+    max_pixels: int = MAX_PIXELS
+    total_pixels: int = TOTAL_PIXELS
+
+    def cap(self, frames: int) -> int:
+        """Pixels that each frame of a clip of `frames` frames may have."""
+        frames += frames % TEMPORAL_PATCH
+        return frame_pixel_cap(frames, min_pixels=self.min_pixels, max_pixels=self.max_pixels, total_pixels=self.total_pixels)
+
+    def of(self, source: tuple[int, int], frames: int) -> tuple[int, int]:
+        """(height, width) of the frames of a clip of `frames` frames from a video of size `source`."""
+        if self.size is not None:
+            return self.size
+        return smart_resize(*source, factor=self.factor, min_pixels=self.min_pixels, max_pixels=self.cap(frames))
+
+
+def frame_count(annotation: Annotation, settings: ChunkSettings) -> int:
+    """Frames of a clip."""
+    return max(1, int((annotation.end - annotation.start) / settings.chunk_seconds + EPSILON)) * settings.frames
+
+
+def source_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of a video as players show it. SourceError when it cannot be opened."""
+    with open_source(path, fps=2.0) as source:
+        return source.info.height, source.info.width
+
+
+def read_clip(path: str | Path, annotation: Annotation, settings: ChunkSettings, pixels: Pixels = Pixels()) -> np.ndarray:
+    """Frames of a clip, uint8 (S, F, 3, height, width).
+
+    Raises:
+      SourceError: the video is missing or cannot be decoded.
+      DataError: it ends before the clip does.
+    """
+    wanted = frame_count(annotation, settings) // settings.frames
+    cap = pixels.cap(wanted * settings.frames)
+    source = open_source(
+        path,
+        fps=settings.fps,
+        chunk_seconds=settings.chunk_seconds,
+        start=annotation.start,
+        duration=wanted * settings.chunk_seconds,
+        size=pixels.size,
+        factor=pixels.factor,
+        min_pixels=pixels.min_pixels,
+        max_pixels=cap,
+    )
+    with source:
+        clips = [chunk.frames for chunk in source]
+    if len(clips) < wanted - MISSING or not clips:
+        raise DataError(
+            f"{path} ends {wanted - len(clips)} s before its clip from {annotation.start:g} to {annotation.end:g} s does."
+        )
+    clips += [np.stack([clips[-1][-1]] * settings.frames)] * (wanted - len(clips))
+    return np.stack(clips)

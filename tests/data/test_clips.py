@@ -1,0 +1,53 @@
+"""Frames of annotated clips: the same as a stream of the video would give."""
+
+import numpy as np
+import pytest
+
+from svlm_jax.data.annotations import Annotation, Word
+from svlm_jax.data.chunks import ChunkSettings
+from svlm_jax.data.clips import Pixels, read_clip, source_size
+from svlm_jax.errors import DataError, SourceError
+from svlm_jax.streaming.sources import open_source
+from tests import clips
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return clips.render(tmp_path_factory.mktemp("clips") / "a.mp4", frames=12 * 8, rate=12)
+
+
+def clip(start, end):
+    return Annotation("a.mp4", start, end, (Word(start, start + 0.5, "hm"),))
+
+
+def test_frames_are_those_of_the_stream(video):
+    with open_source(video) as source:
+        watched = np.stack([chunk.frames for chunk in source])
+    read = read_clip(video, clip(2.0, 6.0), ChunkSettings())
+    assert read.dtype == np.uint8 and read.shape == (4, 2, 3, *watched.shape[-2:])
+    np.testing.assert_array_equal(read, watched[2:6])
+    assert [clips.number(frame) for second in read for frame in second] == [24, 30, 36, 42, 48, 54, 60, 66]
+
+
+def test_sizes(video):
+    assert source_size(video) == (112, 196)
+    assert read_clip(video, clip(0.0, 1.0), ChunkSettings(), Pixels(size=(56, 84))).shape == (1, 2, 3, 56, 84)
+    for pixels in (Pixels(), Pixels(min_pixels=784, max_pixels=112 * 196)):
+        assert read_clip(video, clip(0.0, 2.0), ChunkSettings(), pixels).shape[-2:] == pixels.of((112, 196), 4)
+    # A budget over the whole clip: the published training sees 64 s at half the pixels.
+    published = Pixels(total_pixels=19_267_584)
+    assert published.of((720, 1280), 48) == (560, 1008) and published.cap(128) == 301_056
+
+
+def test_a_clip_that_runs_a_little_over_repeats_the_last_frame(video):
+    read = read_clip(video, clip(5.0, 9.0), ChunkSettings())
+    assert [clips.number(frame) for frame in read[3]] == [clips.number(read[2][-1])] * 2
+
+
+def test_a_video_that_is_missing_or_too_short_is_named(video, tmp_path):
+    with pytest.raises(SourceError, match="does not exist"):
+        read_clip(tmp_path / "none.mp4", clip(0.0, 1.0), ChunkSettings())
+    with pytest.raises(DataError, match=r"a.mp4 ends 2 s before its clip from 6 to 10 s does"):
+        read_clip(video, clip(6.0, 10.0), ChunkSettings())
+    with pytest.raises(SourceError, match="ends at 8"):
+        read_clip(video, clip(20.0, 24.0), ChunkSettings())
