@@ -1,9 +1,11 @@
 """The keys and values of a decoder, as an explicit value that calls take (donated) and return."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
@@ -46,4 +48,18 @@ def write(cache: Slots, new: Float[Array, "B T K H"], slots: Int[Array, "B T"]) 
     # One index a row of H numbers. With whole (K, H) windows, XLA for CPUs turns the write of a single token into a
     # dynamic-update-slice, fuses that into each of its readers, and then has to copy the whole cache for them.
     streams, groups = jnp.arange(batch)[:, None, None], jnp.arange(heads)
-    return cache.at[streams, groups, slots[:, :, None]].set(new.astype(cache.dtype), mode="drop")
+    index = streams, groups, slots[:, :, None]
+    put = functools.partial(_put, index=index)
+    if cache.dtype.itemsize != 2:
+        return put(cache, new.astype(cache.dtype))
+    return lax.platform_dependent(cache, new.astype(cache.dtype), cpu=functools.partial(_put_bits, index=index), default=put)
+
+
+def _put(cache: jax.Array, new: jax.Array, *, index: tuple[jax.Array, ...]) -> jax.Array:
+    return cache.at[index].set(new, mode="drop")
+
+
+def _put_bits(cache: jax.Array, new: jax.Array, *, index: tuple[jax.Array, ...]) -> jax.Array:
+    """`_put` of 16-bit numbers as integers: XLA for CPUs scatters bfloat16 by way of a float32 copy of the whole cache."""
+    bits = functools.partial(lax.bitcast_convert_type, new_dtype=jnp.uint16)
+    return lax.bitcast_convert_type(_put(bits(cache), bits(new), index=index), cache.dtype)
