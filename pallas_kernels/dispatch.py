@@ -108,7 +108,14 @@ def _named(
 
 
 def _why_not(kernel: str, implementation: str, arrays: Any, options: dict[str, Any]) -> str | None:
+    if any(_sharded(x) for x in jax.tree.leaves(arrays)):
+        return "its arrays are sharded, and no kernel is cut automatically: call it inside jax.shard_map"
     return _missing(kernel, implementation) or _load(kernel, implementation).unsupported(*arrays, **options)
+
+
+def _sharded(x: Any) -> bool:
+    """True for an array whose type carries a sharding (explicit axes of a mesh, outside of shard_map)."""
+    return any(axis is not None for axis in jax.typeof(x).sharding.spec)
 
 
 @functools.cache

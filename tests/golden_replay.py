@@ -108,12 +108,12 @@ def fed_ids(session: Session, kept: list[int], start: float, end: float, frames:
     return kept + newline + fresh
 
 
-def check_vision(vlm: StreamingVLM, folder: pathlib.Path) -> float:
+def check_vision(vlm: StreamingVLM, folder: pathlib.Path, implementation: str) -> float:
     """Largest difference of the vision tower's embeddings of the first chunk."""
     want = np.load(folder / "vision.npz")
     grid = tuple(int(n) for n in want["grid_thw"][0])
     frames = np.load(folder / "frames.npz")["frames"][: grid[0] * vlm.config.vision.temporal_patch_size]
-    have = functional.bind(vlm.config, vlm.params).see(frames[None])[0]
+    have = functional.bind(vlm.config, vlm.params).see(frames[None], implementation=implementation)[0]
     return float(np.abs(np.asarray(have) - want["video_embeds"]).max())
 
 
@@ -143,7 +143,7 @@ def replay(vlm: StreamingVLM, folder: pathlib.Path, case: str, implementation: s
     frames = np.load(folder / recorded.get("frames_file", "frames.npz"))["frames"]
     seconds = recorded["chunk_seconds"]
     per_chunk = int(recorded["fps"] * seconds)
-    row = Row(case, recorded["chunks"], vision=check_vision(vlm, folder))
+    row = Row(case, recorded["chunks"], vision=check_vision(vlm, folder, implementation))
     session = vlm.stream(settings_of(recorded), implementation=implementation)
     before = step.step._cache_size()
     for i in range(chunks or recorded["chunks"]):

@@ -65,7 +65,7 @@ def _attend(
     weight = jnp.exp(score - top)
     total = jnp.sum(weight, -1, keepdims=True)
     seen = top > FAR / 2
-    lse = jnp.where(seen, top + jnp.log(total), FAR).reshape(batch, heads, tokens)
+    lse = jnp.where(seen, top + jnp.log(total), FAR)[..., 0].reshape(batch, heads, tokens)
     weight = weight.reshape(batch, groups, -1, weight.shape[-1]).astype(values.dtype)
     out = jnp.einsum("bkrc,bkch->bkrh", weight, values, precision=exact, preferred_element_type=jnp.float32)
     out = jnp.where(seen, out.reshape(batch, groups, heads // groups, tokens, dim) / total, 0)

@@ -81,7 +81,7 @@ def backward(
         return (d_keys, d_values), einsum("bkgqs,bskh->bkgqh", d_score, keys).astype(query.dtype)
 
     blocks = *(_cut(x, size, 3) for x in (rows, d_rows, lse, delta)), *_cut_tokens(order, segment_ids, size)
-    zero = jnp.zeros(keys.shape, jnp.float32)
+    zero = jnp.zeros_like(keys, jnp.float32)
     (d_keys, d_values), d_query = lax.scan(step, (zero, zero), blocks)
     return _by_token(_join(d_query, query.shape[1])), d_keys.astype(keys.dtype), d_values.astype(values.dtype)
 

@@ -1,6 +1,8 @@
 """The language model of Qwen2-VL and Qwen2.5-VL: pre-norm blocks of grouped-query attention with biases, and SwiGLU."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,13 @@ from jaxtyping import Array, Float, Int
 
 from pallas_kernels.cache_attention import cache_attention
 from pallas_kernels.dispatch import Implementation
+from pallas_kernels.flash_attention import flash_attention
 from svlm_jax.config import TextConfig
 from svlm_jax.models import kv, rope
 from svlm_jax.models.layers import Embedding, Linear, RMSNorm, SwiGLU, precision
+
+# query (B, T, N, H), keys and values (B, T, K, H) -> (B, T, N, H)
+Attend: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 @jax.tree_util.register_dataclass
@@ -44,29 +50,30 @@ class Attention(nnx.Module):
         implementation: Implementation,
     ) -> tuple[Float[Array, "B T D"], tuple[kv.Slots, kv.Slots, kv.Slots] | None]:
         batch, tokens, _ = x.shape
-        heads = (batch, tokens, -1, self.head_dim)
-        q = rope.rotate(self.q(x).reshape(heads), *turn)
-        k = self.k(x).reshape(heads)
-        v = self.v(x).reshape(heads)
+        q, k, v = self._heads(x)
+        q = rope.rotate(q, *turn)
+        scale = self.head_dim**-0.5
         if layer is None:
-            rotated, values = rope.rotate(k, *turn).swapaxes(1, 2), v.swapaxes(1, 2)
-        else:
-            assert slots is not None, "a cache needs the slots to write to"
-            keys, values, rotated = layer
-            keys = kv.write(keys, k, slots)
-            values = kv.write(values, v, slots)
-            rotated = kv.write(rotated, rope.rotate(k, *turn), slots)
-            layer = keys, values, rotated
-        y = cache_attention(
-            q,
-            rotated,
-            values,
-            seen.query_order,
-            seen.slot_order,
-            scale=self.head_dim**-0.5,
-            implementation=implementation,
-        )
-        return self.o(y.reshape(batch, tokens, -1)), layer
+            order = seen.query_order
+            k = rope.rotate(k, *turn)
+            y = flash_attention(q, k, v, order=order, scale=scale, implementation=implementation)
+            return self.o(y.reshape(batch, tokens, -1)), None
+        assert slots is not None, "a cache needs the slots to write to"
+        keys, values, rotated = layer
+        keys = kv.write(keys, k, slots)
+        values = kv.write(values, v, slots)
+        rotated = kv.write(rotated, rope.rotate(k, *turn), slots)
+        y = cache_attention(q, rotated, values, seen.query_order, seen.slot_order, scale=scale, implementation=implementation)
+        return self.o(y.reshape(batch, tokens, -1)), (keys, values, rotated)
+
+    def whole(self, x: Float[Array, "B T D"], turn: tuple[jax.Array, jax.Array], attend: Attend) -> Float[Array, "B T D"]:
+        q, k, v = self._heads(x)
+        return self.o(attend(rope.rotate(q, *turn), rope.rotate(k, *turn), v).reshape(*x.shape[:2], -1))
+
+    def _heads(self, x: Float[Array, "B T D"]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Query (B, T, N, H), keys and values (B, T, K, H), not rotated."""
+        heads = (*x.shape[:2], -1, self.head_dim)
+        return self.q(x).reshape(heads), self.k(x).reshape(heads), self.v(x).reshape(heads)
 
 
 class Layer(nnx.Module):
@@ -75,6 +82,11 @@ class Layer(nnx.Module):
         self.attn = Attention(cfg, dtype=dtype, rngs=rngs)
         self.mlp_norm = RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps, dtype=dtype)
         self.mlp = SwiGLU(cfg.hidden_size, cfg.intermediate_size, bias=False, dtype=dtype, rngs=rngs)
+
+    def whole(self, x: Float[Array, "B T D"], turn: tuple[jax.Array, jax.Array], attend: Attend) -> Float[Array, "B T D"]:
+        """The layer over whole sequences, for training: `attend` maps query, keys and values to the attention's output."""
+        x = x + self.attn.whole(self.attn_norm(x), turn, attend)
+        return x + self.mlp(self.mlp_norm(x))
 
 
 class Decoder(nnx.Module):
