@@ -27,14 +27,24 @@ from svlm_jax.streaming.reader import Decoded, VideoReader
 
 __all__ = ["Backoff", "Chunk", "FrameSource", "Source", "SourceInfo", "open_source", "register_scheme"]
 
-SCHEMES: dict[str, Callable[[str], Iterable[tuple[float, np.ndarray]]]] = {}
+
+def _synthetic(rest: str) -> Iterable[tuple[float, np.ndarray]]:
+    from svlm_jax.synthetic.source import open_synthetic
+
+    return open_synthetic(rest)
+
+
+SCHEMES: dict[str, Callable[[str], Iterable[tuple[float, np.ndarray]]]] = {"synthetic": _synthetic}
 HTTP_OPTIONS = {"reconnect": "1", "reconnect_delay_max": "5"}  # a download that breaks off goes on where it stopped
 RTSP_OPTIONS = {"rtsp_flags": "prefer_tcp"}
 EARLY = 0.5  # s; a backlog longer than this, which a server sends first, is not played at its own speed
 
 
 def register_scheme(name: str, frames: Callable[[str], Iterable[tuple[float, np.ndarray]]]) -> None:
-    """Makes `open_source("name:rest")` read the (seconds, uint8 RGB (H, W, 3)) pairs of `frames(rest)`."""
+    """Makes `open_source("name:rest")` read the (seconds, uint8 RGB (H, W, 3)) pairs of `frames(rest)`.
+
+    What is returned may have an attribute `info`, a `SourceInfo`.
+    """
     SCHEMES[name] = frames
 
 
@@ -109,7 +119,8 @@ def open_source(
 
     Args:
       spec: a file, an http(s) URL, `rtsp://...` (or another live URL that FFmpeg reads), a camera index (0 or "0"), a
-        registered `scheme:rest`, a `FrameSource`, or any iterable of (seconds, uint8 RGB (H, W, 3)).
+        registered `scheme:rest` (e.g. `synthetic:match?seed=3&minutes=10`), a `FrameSource`, or any iterable of (seconds,
+        uint8 RGB (H, W, 3)).
       fps: frames per second that the model sees; fps * chunk_seconds must be an even whole number.
       chunk_seconds: length of a chunk.
       pace: "fast" reads as fast as the session asks; "realtime" plays at one second per second from the first request on.
@@ -288,7 +299,9 @@ def _open_frames(frames: Any, start: float, clock: Callable[[], float], name: st
         raise SourceError(f"A source cannot be {type(frames).__name__}; expected a path, a URL, a camera index or frames.")
     if not (isinstance(frames, FrameSource) and frames.live):
         close = frames.end if isinstance(frames, FrameSource) else lambda: None
-        return _Opened(SourceInfo(name, "frames"), lambda mailbox: array_frames(frames), close, interrupt=close)
+        info = getattr(frames, "info", None)
+        info = dataclasses.replace(info, name=name) if isinstance(info, SourceInfo) else SourceInfo(name, "frames")
+        return _Opened(info, lambda mailbox: array_frames(frames), close, interrupt=close)
     if start > 0:
         raise ConfigError(f"{name} are live; start={start:g} cannot be reached, expected 0.")
     live_clock = LiveClock(clock, EARLY)
