@@ -58,18 +58,24 @@ class Renderer:
         players = tick.players if share == 0 else tick.players + (after.players - tick.players) * np.float32(share)
         ball = tick.ball if share == 0 else tick.ball + (after.ball - tick.ball) * np.float32(share)
         self._draw_edges(tick)
+        for who in range(8):
+            if who != tick.holder:
+                self._blit(self._players[who], players[who])
         if tick.holder >= 0:
-            if tick.gained:
-                self._blit(self._catch, players[tick.holder])
-            self._blit(self._halos[TEAMS[tick.holder // 4]], players[tick.holder])
-        for who in sorted(range(8), key=lambda who: who == tick.holder):  # whoever has the ball is drawn last
-            self._blit(self._players[who], players[who])
+            self._draw_holder(tick, players[tick.holder])
         if tick.trail:
             self._draw_trail(tick.kicked, ball, *TRAIL[tick.trail])
         self._blit(self._ball, ball)
         if tick.board:
             self._draw_board(tick.score)
         return self._inside.copy()
+
+    def _draw_holder(self, tick: Tick, place: np.ndarray) -> None:
+        """On top of the others, so that nobody hides who has the ball."""
+        if tick.gained:
+            self._blit(self._catch, place)
+        self._blit(self._halos[TEAMS[tick.holder // 4]], place)
+        self._blit(self._players[tick.holder], place)
 
     def _fill(self, left: float, top: float, right: float, bottom: float, colour: Colour) -> None:
         s = self.scale
