@@ -4,6 +4,8 @@ import argparse
 import contextlib
 import dataclasses
 import logging
+import os
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +134,10 @@ def _output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--video", metavar="FILE", help="a copy of the video with the captions drawn in")
     group.add_argument("--no-live", action="store_true", help="one plain line a caption instead of the live view")
     group.add_argument(
-        "--split-timings", action="store_true", help="time vision, prefill and decoding apart (slower: three programs)"
+        "--split-timings",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="time vision, prefill and decoding apart, by running a second as three programs (default: in the live view)",
     )
 
 
@@ -143,6 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
     from svlm_jax.streaming.sinks.base import check_distinct, check_target
 
     limit_arenas()
+    _keep_compiled()
     settings = _settings(arguments)
     targets = (arguments.vtt, arguments.srt, arguments.jsonl, arguments.video)
     check_distinct([check_target(path) for path in targets if path], arguments.source)
@@ -154,6 +160,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
         )
     session = vlm.resume(arguments.resume) if arguments.resume else vlm.stream(_sampled(arguments, vlm, settings))
+    session.settings = dataclasses.replace(session.settings, split_timing=_split_timing(arguments))
     if rehearsal is not None:  # compiles now, so that no second of a running stream is lost to it
         session.fork().feed(rehearsal)
     start = session.position if arguments.start is None else arguments.start
@@ -184,9 +191,28 @@ def _settings(arguments: argparse.Namespace) -> "StreamSettings":
         seed=arguments.seed,
         duration=arguments.duration,
         parity=arguments.parity,
-        split_timing=arguments.split_timings,
+        split_timing=_split_timing(arguments),
         **{name: text for name, text in given.items() if text is not None},
     )
+
+
+def _split_timing(arguments: argparse.Namespace) -> bool:
+    """Only the live view shows the parts of a second; everything else takes the one program."""
+    if arguments.split_timings is not None:
+        return bool(arguments.split_timings)
+    return not arguments.no_live and sys.stdout.isatty()
+
+
+def _keep_compiled() -> None:
+    """Programs for GPUs and TPUs are kept between runs: a 7B second takes half a minute to compile.
+
+    JAX_COMPILATION_CACHE_DIR names another place. Not for CPUs, whose programs do not fit another machine's processor.
+    """
+    import jax
+
+    if jax.default_backend() != "cpu" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "svlm-jax", "compiled"))
 
 
 def _sampling(arguments: argparse.Namespace, generation: Mapping[str, Any]) -> "Sampling":

@@ -8,6 +8,7 @@ for caption in vlm.watch("match.mp4"):
 import dataclasses
 import json
 import logging
+import os
 import pathlib
 import shutil
 import time
@@ -171,13 +172,19 @@ class Session:
     # ------------------------------------------------------------------------------------------- watching
 
     def watch(self, source: Any) -> Iterator[Caption]:
-        """Captions of a source, until it ends. Closes a source that it opened itself."""
+        """Captions of a source, until it ends: an open `Source`, or what `open_source` takes, which is closed at the end.
+
+        A file goes on where the stream stands; `open_source` has more options (pace, start, duration, pixels).
+        """
         if isinstance(source, Source):
             yield from self._watch(source)
             return
         settings = self.settings
         sampling: Literal["pts", "published"] = "published" if settings.parity else "pts"
-        with open_source(source, fps=settings.fps, chunk_seconds=settings.chunk_seconds, sampling=sampling) as opened:
+        start = self.position if isinstance(source, str | pathlib.Path) and os.path.exists(source) else 0.0
+        with open_source(
+            source, fps=settings.fps, chunk_seconds=settings.chunk_seconds, sampling=sampling, start=start
+        ) as opened:
             yield from self._watch(opened)
 
     def _watch(self, source: Source) -> Iterator[Caption]:

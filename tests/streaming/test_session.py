@@ -13,6 +13,7 @@ from svlm_jax.cache.window import WindowConfig
 from svlm_jax.errors import CheckpointError, ConfigError, StreamError
 from svlm_jax.streaming import step
 from svlm_jax.streaming.chunk import Chunk
+from tests import clips
 from tests.streaming import streams
 from tests.streaming.streams import SETTINGS, model, run
 
@@ -265,3 +266,17 @@ def test_a_stream_of_another_model(tmp_path):
     (tmp_path / "saved/session.json").write_text(json.dumps({**saved, "format": 99}))
     with pytest.raises(CheckpointError, match="format 99"):
         model().resume(tmp_path / "saved")
+
+
+def test_watching_a_file_goes_on_where_a_saved_stream_stopped(tmp_path):
+    clip = str(clips.render(tmp_path / "clip.mp4", frames=4 * 5, rate=4))
+    settings = {"window": SETTINGS.window, "seed": 3}
+    whole = [caption.tokens for caption in model().watch(clip, **settings)]
+    assert len(whole) == 5
+    first = model().stream(**settings)
+    begun = first.watch(clip)
+    said = [next(begun).tokens for _ in range(2)]
+    begun.close()
+    first.save(tmp_path / "saved")
+    rest = [caption.tokens for caption in model().resume(tmp_path / "saved").watch(clip)]
+    assert said + rest == whole
