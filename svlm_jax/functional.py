@@ -5,6 +5,7 @@ numbered by their keys: {"decoder": {"layers": {"0": ..., "1": ...}}}.
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -13,7 +14,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from svlm_jax.config import ModelConfig
+from svlm_jax.models.decoder import Layer
 from svlm_jax.models.registry import MODULES
+from svlm_jax.models.vision import VisionTower
 from svlm_jax.models.vlm import Qwen
 
 Params: TypeAlias = dict[str, Any]
@@ -43,6 +46,52 @@ def bind(cfg: ModelConfig, params: Params) -> Qwen:
     """The module of `cfg` over `params`; cheap, and meant to be called inside `jax.jit`."""
     graphdef, _ = _skeleton(cfg)
     return nnx.merge(graphdef, _numbered(params))
+
+
+def stack_layers(params: Params) -> Params:
+    """The decoder's layers as one dict of arrays with a leading axis L, which `jax.lax.scan` runs over. Traceable."""
+    decoder = params["decoder"]
+    layers = [decoder["layers"][str(i)] for i in range(len(decoder["layers"]))]
+    stacked = jax.tree.map(lambda *leaves: _stack(leaves), *layers)
+    return {**params, "decoder": {**decoder, "layers": stacked}}
+
+
+def unstack_layers(params: Params) -> Params:
+    """What `stack_layers` was given. Traceable."""
+    decoder = params["decoder"]
+    count = len(jax.tree.leaves(decoder["layers"])[0])
+    layers = {str(i): jax.tree.map(lambda leaf, i=i: leaf[i], decoder["layers"]) for i in range(count)}
+    return {**params, "decoder": {**decoder, "layers": layers}}
+
+
+def _stack(leaves: Sequence[Any]) -> Any:
+    first = leaves[0]
+    if isinstance(first, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct((len(leaves), *first.shape), first.dtype)
+    return jnp.stack(leaves)
+
+
+def bind_layer(cfg: ModelConfig, params: Params) -> Layer:
+    """One layer of the decoder over its own parameters, without the leading axis L."""
+    return nnx.merge(_parts(cfg)[0], params)
+
+
+def bind_tower(cfg: ModelConfig, params: Params) -> VisionTower:
+    """The vision tower over its own parameters."""
+    return nnx.merge(_parts(cfg)[1], _numbered(params))
+
+
+@functools.lru_cache(maxsize=32)
+def _parts(cfg: ModelConfig) -> tuple[nnx.GraphDef, nnx.GraphDef]:
+    """The structures of a decoder layer and of the vision tower."""
+
+    def structure(build: Callable[[], nnx.Module]) -> nnx.GraphDef:
+        return nnx.split(nnx.eval_shape(build))[0]
+
+    return (
+        structure(lambda: Layer(cfg.text, dtype=jnp.float32, rngs=nnx.Rngs(0))),
+        structure(lambda: VisionTower(cfg.vision, dtype=jnp.float32, rngs=nnx.Rngs(0))),
+    )
 
 
 def _named(tree: Any) -> Any:

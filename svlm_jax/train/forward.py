@@ -1,0 +1,151 @@
+"""The model as training runs it: whole samples at once, layers scanned and recomputed, weights gathered where they are used.
+
+    tokens, frames --[inputs]--> x --[scan over layers]--> x --[norm, head, cross-entropy]--> sums
+                    a shard_map        Explicit sharding       a shard_map
+
+Inside the two shard_maps, and around attention, every device computes on samples of its own with the code of inference.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from pallas_kernels.dispatch import Implementation
+from pallas_kernels.flash_attention import LSE_NAME, OUT_NAME, flash_attention
+from svlm_jax import functional
+from svlm_jax.config import ModelConfig
+from svlm_jax.data.chunks import Batch
+from svlm_jax.models import rope
+from svlm_jax.models.grid import patchify
+from svlm_jax.models.layers import rms_norm
+from svlm_jax.models.vlm import place
+from svlm_jax.train import lora, tree
+from svlm_jax.train.loss import Sums, cross_entropy, learned_first
+from svlm_jax.train.sharding import AXES, ROWS, P
+from svlm_jax.train.tree import Flat
+
+Remat = Literal["full", "attention", "none"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """How the forward pass is computed; none of it changes what is computed.
+
+    Attributes:
+      dtype: of weights and activations in use; the master copy is float32.
+      remat: what the backward pass computes again: whole layers ("full"), all but their attention ("attention"), nothing.
+      loss_rows: learned tokens whose logits exist at once.
+      clips: clips that go through the vision tower at once; 0 for all of a device.
+      attention: implementation of the attention kernels.
+    """
+
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    remat: Remat = "full"
+    loss_rows: int = 512
+    clips: int = 1
+    attention: Implementation = "auto"
+
+
+def loss_sums(
+    config: ModelConfig, compute: Compute, trained: Flat, frozen: Flat, batch: Batch, *, scale: float = 1.0
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Weighted cross-entropy of a batch summed over its learned tokens, and {"tokens", "correct"}: sums, not means.
+
+    `scale` is that of low-rank adapters among `trained`. Needs the mesh of the arrays to be set (`jax.set_mesh`).
+    """
+    weights = lora.Weights({**frozen, **trained}, jnp.dtype(compute.dtype), scale)
+    x, turn, order = _inputs(config, compute, weights, trained, batch)
+    x = _layers(config, compute, weights, x, turn, order)
+    x = rms_norm(x, weights.used("decoder.norm.weight"), config.text.rms_norm_eps)
+    return _loss(config, compute, weights, x, batch)
+
+
+def _inputs(config: ModelConfig, compute: Compute, weights: lora.Weights, trained: Flat, batch: Batch) -> tuple[Any, ...]:
+    """Embeddings (B, T, D) with vision in its places, the cosines and sines (B, T, 1, H / 2), and who sees whom (B, T)."""
+    tower = {path: weights.used(path) for path in weights.flat if path.startswith(tree.TOWER)}
+    learns = any(path.startswith(tree.TOWER) for path in trained)
+    # In float32: what many tokens add to one word's gradient would be lost in bfloat16.
+    table = jax.reshard(weights.flat["decoder.embed.weight"], P())
+    text = config.text
+
+    def local(table: jax.Array, tower: Flat, batch: Any) -> tuple[Any, ...]:
+        x = table[batch.tokens].astype(compute.dtype)
+        if batch.frames.shape[1]:
+            clips = batch.frames.reshape(-1, *batch.frames.shape[2:])
+            seen = _see(config, compute, tower, clips, learns)
+            seen = seen.reshape(len(x), -1, seen.shape[-1])
+            x = jax.vmap(place)(x, batch.tokens == config.video_token_id, seen)
+        angles = rope.mrope_angles(batch.positions, head_dim=text.head_dim, theta=text.rope_theta, section=text.mrope_section)
+        order = jnp.where(batch.valid, jnp.arange(x.shape[1], dtype=jnp.int32), -1)
+        return x, rope.cos_sin(angles[:, :, None]), order
+
+    run = jax.shard_map(local, in_specs=(P(), P(), P(ROWS)), out_specs=P(ROWS), check_vma=False)
+    return run(table, tower, batch)
+
+
+def _see(config: ModelConfig, compute: Compute, tower: Flat, clips: jax.Array, learns: bool) -> jax.Array:
+    """uint8 clips (n, F, 3, height, width) -> their embeddings (n, M, D)."""
+
+    def see(clips: jax.Array, tower: Flat) -> jax.Array:
+        patches, (t, h, w) = patchify(clips, config.vision)
+        module = functional.bind_tower(config, tree.nest(tower, tree.TOWER))
+        merged = module(patches.reshape(-1, patches.shape[-1]), (len(clips) * t, h, w), compute.attention)
+        return merged.reshape(len(clips), -1, merged.shape[-1])
+
+    if not learns:
+        tower = lax.stop_gradient(tower)
+    elif compute.remat != "none":
+        see = jax.checkpoint(see)
+    if not 0 < compute.clips < len(clips):
+        return see(clips, tower)
+    return lax.map(lambda clip: see(clip[None], tower)[0], clips, batch_size=compute.clips)
+
+
+def _layers(
+    config: ModelConfig, compute: Compute, weights: lora.Weights, x: jax.Array, turn: tuple[jax.Array, jax.Array], order: Any
+) -> jax.Array:
+    heads = P(ROWS, None, "tensor", None)
+
+    def attend(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+        def local(query: jax.Array, keys: jax.Array, values: jax.Array, order: jax.Array) -> jax.Array:
+            scale = config.text.head_dim**-0.5
+            return flash_attention(query, keys, values, order=order, scale=scale, implementation=compute.attention)
+
+        specs = (heads, heads, heads, P(ROWS, None))
+        return jax.shard_map(local, in_specs=specs, out_specs=heads, check_vma=False)(query, keys, values, order)
+
+    def layer(x: jax.Array, stacked: Flat) -> tuple[jax.Array, None]:
+        here = dataclasses.replace(weights, flat=stacked)
+        used = {path: here.used(path, of_layer=True) for path in here.paths()}
+        module = functional.bind_layer(config, tree.nest(used, tree.LAYERS))
+        return module.whole(x, turn, attend), None
+
+    if compute.remat != "none":
+        policies = jax.checkpoint_policies
+        keep = policies.save_only_these_names(OUT_NAME, LSE_NAME) if compute.remat == "attention" else None
+        layer = jax.checkpoint(layer, prevent_cse=False, policy=keep or policies.nothing_saveable)
+    return lax.scan(layer, x, {path: leaf for path, leaf in weights.flat.items() if path.startswith(tree.LAYERS)})[0]
+
+
+def _loss(
+    config: ModelConfig, compute: Compute, weights: lora.Weights, hidden: jax.Array, batch: Any
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    tied = config.text.tie_word_embeddings
+    name = "decoder.embed.weight" if tied else "decoder.head.weight"
+    head = jax.reshard(weights.flat[name].astype(compute.dtype), P())
+    shares = jax.typeof(hidden).sharding.mesh.shape["tensor"]
+
+    def local(hidden: jax.Array, head: jax.Array, labels: jax.Array, weight: jax.Array) -> tuple[Sums, jax.Array]:
+        # Devices along tensor hold the same tokens: each takes its share of the learned ones.
+        share = lax.axis_index("tensor"), shares
+        rows, targets, weighs = learned_first(hidden, labels, weight, share=share)
+        sums = cross_entropy(rows, head.T if tied else head, targets, weighs, compute.loss_rows)
+        return sums[None], jnp.sum(weighs)[None]
+
+    run = jax.shard_map(local, in_specs=(P(ROWS), P(), P(ROWS), P(ROWS)), out_specs=(P(AXES), P(AXES)), check_vma=False)
+    sums, tokens = run(hidden, head, batch.labels, batch.weight)
+    loss, correct = jnp.sum(sums, 0)
+    return loss, {"tokens": jnp.sum(tokens), "correct": correct}

@@ -1,0 +1,71 @@
+"""Weights as they are used: gathered, in the compute dtype, and with their low-rank adapters added (LoRA, Hu et al. 2021)."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+
+from svlm_jax.errors import ConfigError
+from svlm_jax.train import sharding
+from svlm_jax.train.tree import DOWN, TOWER, UP, Flat
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Adapters of rank `rank` on the decoder weights that `targets` names; 0 for none, so that all weights are trained.
+
+    The adapted weight is weight + alpha / rank · down · up; `up` begins as zeros.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    targets: str = r"attn\.[qkvo]|mlp\.(gate|up|down)"
+
+    def __post_init__(self) -> None:
+        if self.rank < 0:
+            raise ConfigError(f"lora.rank is {self.rank}, expected 0 (no adapters) or more.")
+        try:
+            re.compile(self.targets)
+        except re.error as error:
+            raise ConfigError(f"lora.targets {self.targets!r} is no regular expression: {error}.") from error
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank if self.rank else 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """The parameters of a run, or of one layer of it, and how they come into use."""
+
+    flat: Flat
+    dtype: jnp.dtype
+    scale: float
+
+    def paths(self) -> Iterator[str]:
+        """Paths of weights, without those of adapters."""
+        return (path for path in self.flat if not path.endswith((DOWN, UP)))
+
+    def used(self, path: str, *, of_layer: bool = False) -> jax.Array:
+        """The weight in the compute dtype, gathered over fsdp: the cast comes first, so that half as much is moved."""
+        cut = sharding.spec(path)
+        if path.startswith(TOWER):
+            cut = sharding.P()
+        whole = sharding.gathered(sharding.P(*cut[1:]) if of_layer else cut)
+        weight = jax.reshard(self.flat[path].astype(self.dtype), whole)
+        if path + DOWN not in self.flat:
+            return weight
+        down = jax.reshard(self.flat[path + DOWN].astype(self.dtype), sharding.P(whole[0], None))
+        up = jax.reshard(self.flat[path + UP].astype(self.dtype), sharding.P(None, whole[1]))
+        change = jnp.matmul(down, up, preferred_element_type=jnp.float32) * self.scale
+        return (weight.astype(jnp.float32) + change).astype(self.dtype)
+
+
+def adapters(config: LoraConfig, paths: Iterable[str]) -> list[str]:
+    """The weights that get adapters; ConfigError when none does."""
+    chosen = [path for path in paths if re.fullmatch(rf"decoder\.layers\.({config.targets})\.weight", path)]
+    if not chosen:
+        raise ConfigError(f"lora.targets {config.targets!r} names no weight of the decoder's layers.")
+    return chosen

@@ -1,0 +1,144 @@
+"""One optimizer step: micro-batches are added up in float32, weighted by token, then applied at once.
+
+    zeros -> accumulate(batch 1) -> accumulate(batch 2) -> ... -> apply -> state, metrics
+
+Each micro-batch is a program run of its own, so that each may have a shape (length bucket) of its own. The mean is over all
+learned tokens of all of them: averaging the means of uneven micro-batches would be another objective.
+"""
+
+import dataclasses
+import functools
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from svlm_jax.config import ModelConfig
+from svlm_jax.data.chunks import Batch
+from svlm_jax.errors import ConfigError
+from svlm_jax.train import sharding
+from svlm_jax.train.forward import Compute, loss_sums
+from svlm_jax.train.sharding import P
+from svlm_jax.train.state import Partition, TrainState, abstract_state, abstract_weights
+from svlm_jax.train.tree import Flat
+
+Shape: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]  # of tokens and of frames
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """What micro-batches add up to: float32 gradients, cross-entropy (nats), learned tokens, right first guesses."""
+
+    gradients: Flat
+    loss: Any
+    tokens: Any
+    correct: Any
+
+
+class Step:
+    """The compiled programs of a run; `compile` makes them for a batch shape, and no other is accepted after that."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        compute: Compute,
+        partition: Partition,
+        optimizer: optax.GradientTransformation,
+        mesh: Mesh,
+    ) -> None:
+        sharding.check_model(config, mesh)
+        self.mesh, self.optimizer = mesh, optimizer
+        self.trained, self.frozen = abstract_weights(config, partition, mesh, jnp.dtype(compute.dtype))
+        self.state = abstract_state(self.trained, optimizer, mesh)
+        self.compiled: dict[Shape, Any] = {}
+        self.evaluators: dict[Shape, Any] = {}
+        self._loss = functools.partial(loss_sums, config, compute, scale=partition.lora.scale)
+        whole = NamedSharding(mesh, P())
+        where = {path: leaf.sharding for path, leaf in self.trained.items()}
+        sums, scalars = Sums(where, whole, whole, whole), (whole, whole, whole)
+        states = jax.tree.map(lambda leaf: leaf.sharding, self.state)
+        # Pinned output shardings: what goes round would otherwise come back under another type, and compile again.
+        self._zeros = jax.jit(self._zero, out_shardings=sums)
+        self._accumulate = jax.jit(self._add, donate_argnums=2, out_shardings=sums)
+        self._apply = jax.jit(self._update, donate_argnums=0, out_shardings=(states, None))
+        self._evaluate = jax.jit(self._measure, out_shardings=scalars)
+
+    def compile(self, shapes: Batch, *, evaluate: bool = False) -> Any:
+        """Compiles for a global batch of these shapes (arrays or `jax.ShapeDtypeStruct`); its `jax.stages.Compiled`."""
+        where = sharding.batch_shardings(shapes, self.mesh)
+        batch = jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), shapes, where)
+        with jax.set_mesh(self.mesh):
+            if evaluate:
+                program = self._evaluate.lower(self.trained, self.frozen, batch).compile()
+                self.evaluators[_shape(batch)] = program
+            else:
+                sums = jax.eval_shape(self._zeros)
+                program = self._accumulate.lower(self.trained, self.frozen, sums, batch).compile()
+                self.compiled[_shape(batch)] = program
+        return program
+
+    def zeros(self) -> Sums:
+        """Nothing added up yet."""
+        with jax.set_mesh(self.mesh):
+            return self._zeros()
+
+    def accumulate(self, state: TrainState, frozen: Flat, sums: Sums, batch: Batch) -> Sums:
+        """Adds a micro-batch, placed by `sharding.place_batch`; `sums` is donated."""
+        return _known(self.compiled, batch)(state.params, frozen, sums, batch)
+
+    def apply(self, state: TrainState, sums: Sums) -> tuple[TrainState, dict[str, jax.Array]]:
+        """The state after a step (the one before is donated), and {"loss", "accuracy", "tokens", "grad_norm"}."""
+        with jax.set_mesh(self.mesh):
+            return self._apply(state, sums)
+
+    def evaluate(self, state: TrainState, frozen: Flat, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Sums over a batch: cross-entropy, learned tokens, right first guesses."""
+        return _known(self.evaluators, batch)(state.params, frozen, batch)
+
+    def _zero(self) -> Sums:
+        gradients = {path: jnp.zeros(leaf.shape, out_sharding=leaf.sharding) for path, leaf in self.trained.items()}
+        return Sums(gradients, jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+
+    def _add(self, trained: Flat, frozen: Flat, sums: Sums, batch: Batch) -> Sums:
+        def loss(trained: Flat) -> tuple[jax.Array, dict[str, jax.Array]]:
+            return self._loss(trained, frozen, batch)
+
+        (value, more), gradients = jax.value_and_grad(loss, has_aux=True)(trained)
+        added = jax.tree.map(jnp.add, sums.gradients, gradients)
+        return Sums(added, sums.loss + value, sums.tokens + more["tokens"], sums.correct + more["correct"])
+
+    def _update(self, state: TrainState, sums: Sums) -> tuple[TrainState, dict[str, jax.Array]]:
+        # Broken samples weigh nothing; a step in which all are broken changes nothing.
+        tokens = jnp.maximum(sums.tokens, 1)
+        gradients = jax.tree.map(lambda leaf: leaf / tokens, sums.gradients)
+        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": sums.loss / tokens,
+            "accuracy": sums.correct / tokens,
+            "tokens": sums.tokens,
+            "grad_norm": optax.tree.norm(gradients),
+        }
+        return TrainState(params, opt_state, state.step + 1), metrics
+
+    def _measure(self, trained: Flat, frozen: Flat, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        loss, more = self._loss(trained, frozen, batch)
+        return loss, more["tokens"], more["correct"]
+
+
+def _shape(batch: Batch) -> Shape:
+    return tuple(batch.tokens.shape), tuple(batch.frames.shape)
+
+
+def _known(programs: dict[Shape, Any], batch: Batch) -> Any:
+    shape = _shape(batch)
+    if shape not in programs:
+        tokens, frames = (" x ".join(map(str, part)) for part in shape)
+        raise ConfigError(
+            f"a batch of tokens {tokens} and frames {frames} is none of the {len(programs)} shapes that were compiled; "
+            "the data must keep to its buckets."
+        )
+    return programs[shape]
