@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         if isinstance(error.__cause__, BrokenPipeError):
             return 141  # SIGPIPE: whoever read our output has gone (`svlm watch ... | head`) and needs no sentence
-        if isinstance(error, SvlmError):
+        if isinstance(error, SvlmError | NotImplementedError):  # the latter from a kernel that was asked for by name
             complain(error)
             return 2
         complain(f"unexpected {type(error).__name__}: {error}; this is a defect: rerun with --debug to see where")

@@ -62,6 +62,13 @@ def _model(group: argparse._ArgumentGroup) -> None:
         help="number format of weights and cache (default: auto = bfloat16 on GPU and TPU, float32 on CPU)",
     )
 
+    group.add_argument(
+        "--implementation",
+        choices=("auto", "xla", "reference", "mosaic_gpu", "mosaic_tpu", "interpret"),
+        default="auto",
+        help="of attention: the fastest for the device (auto, default), or one by name, which then runs or says why it cannot",
+    )
+
 
 def _video(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--fps", type=number(float, above=0), default=2.0, help="frames per second that the model sees (2)")
@@ -159,8 +166,11 @@ def run(arguments: argparse.Namespace) -> int:
         vlm = StreamingVLM.from_pretrained(
             arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
         )
-    session = vlm.resume(arguments.resume) if arguments.resume else vlm.stream(_sampled(arguments, vlm, settings))
-    session.settings = dataclasses.replace(session.settings, split_timing=_split_timing(arguments))
+    if arguments.resume:
+        how = {"split_timing": settings.split_timing, "implementation": settings.implementation}
+        session = vlm.resume(arguments.resume, **how)
+    else:
+        session = vlm.stream(_sampled(arguments, vlm, settings))
     if rehearsal is not None:  # compiles now, so that no second of a running stream is lost to it
         session.fork().feed(rehearsal)
     start = session.position if arguments.start is None else arguments.start
@@ -192,6 +202,7 @@ def _settings(arguments: argparse.Namespace) -> "StreamSettings":
         duration=arguments.duration,
         parity=arguments.parity,
         split_timing=_split_timing(arguments),
+        implementation=arguments.implementation,
         **{name: text for name, text in given.items() if text is not None},
     )
 

@@ -126,9 +126,15 @@ class StreamingVLM:
         """Captions of a source: a path, URL, webcam number, or an open `Source`. `changes` are fields of StreamSettings."""
         return self.stream(**changes).watch(source)
 
-    def resume(self, folder: str | pathlib.Path) -> "Session":
-        """The stream that `Session.save` left in a folder, as if it had never stopped."""
-        return Session.load(self, folder)
+    def resume(self, folder: str | pathlib.Path, **changes: Any) -> "Session":
+        """The stream that `Session.save` left in a folder, as if it had never stopped.
+
+        `changes` are fields of StreamSettings that say how a second is run, not what it computes: `split_timing`,
+        `keep_logits` and `implementation`.
+        """
+        if unknown := set(changes) - {"split_timing", "keep_logits", "implementation"}:
+            raise ConfigError(f"{', '.join(sorted(unknown))}: a saved stream goes on with the settings it was started with")
+        return Session.load(self, folder, **changes)
 
 
 class Session:
@@ -385,7 +391,7 @@ class Session:
         shutil.rmtree(old, ignore_errors=True)
 
     @classmethod
-    def load(cls, vlm: StreamingVLM, folder: str | pathlib.Path) -> "Session":
+    def load(cls, vlm: StreamingVLM, folder: str | pathlib.Path, **changes: Any) -> "Session":
         """See `StreamingVLM.resume`. Raises CheckpointError when the folder holds no stream, or one of another model."""
         folder = pathlib.Path(folder)
         try:
@@ -396,7 +402,7 @@ class Session:
             raise CheckpointError(f"{folder}: saved in format {saved.get('format')}, expected {FORMAT}")
         if saved["model"] != json.loads(json.dumps(vlm.config.to_hf())) or saved["dtype"] != str(vlm.dtype):
             raise CheckpointError(f"{folder}: this stream was saved with another model or dtype than {vlm.name}, {vlm.dtype}")
-        session = cls(vlm, StreamSettings.from_json(saved["settings"]))
+        session = cls(vlm, dataclasses.replace(StreamSettings.from_json(saved["settings"]), **changes))
         session.sampling = _sampling_from_json(saved["sampling"])
         frames, _, height, width = saved["clip_shape"]
         session._build(session._grid(np.empty((frames, 3, height, width), np.uint8)), tuple(saved["clip_shape"]))

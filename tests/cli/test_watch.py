@@ -312,3 +312,8 @@ def test_a_signal_leaves_complete_files(number, code, clip, tmp_path):
     assert cues(out["vtt"]) == cues(out["srt"]) == sum(not row["silent"] for row in rows)
     assert len(stdout.splitlines()) >= len(rows) - 1
     assert (tmp_path / "state" / "session.json").exists()
+
+
+def test_a_kernel_of_another_device_is_refused(clip, capsys):
+    assert watch(clip, "--implementation", "mosaic_tpu") == 2
+    assert "mosaic_tpu" in sentence(capsys)

@@ -246,6 +246,11 @@ def test_frames_that_are_no_patches():
 # ------------------------------------------------------------------------------------------- saved streams that do not fit
 
 
+def test_a_saved_stream_keeps_its_settings(tmp_path):
+    with pytest.raises(ConfigError, match="window: a saved stream"):
+        model().resume(tmp_path, window=SETTINGS.window)
+
+
 def test_nothing_to_save_yet(tmp_path):
     with pytest.raises(StreamError, match="not seen any video"):
         stream().save(tmp_path / "saved")
