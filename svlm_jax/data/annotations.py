@@ -9,6 +9,7 @@ answer], ...]}. All times are seconds of the video. LiveCC keeps the index as th
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
@@ -159,6 +160,11 @@ class AnnotationFile:
 
     def __iter__(self) -> Iterator[Annotation]:
         return (self[number] for number in range(len(self)))
+
+    def fingerprint(self) -> str:
+        """A hash of the whole file."""
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _line(self, number: int) -> bytes:
         at = self._seeks[number]

@@ -191,8 +191,11 @@ class ChunkBuilder:
     def length(self, annotation: Annotation, size: tuple[int, int]) -> tuple[int, int]:
         """Tokens and turns that the sample will have when its frames have `size` (height, width) pixels."""
         spoken = turns(annotation, self.settings)
-        grid = clip_grid(self.model.vision, self.settings, size)
-        return self._row(annotation.previous, spoken, grid).length, len(spoken)
+        return self.turns_length(annotation.previous, spoken, size), len(spoken)
+
+    def turns_length(self, previous: str, spoken: Sequence[Turn], size: tuple[int, int]) -> int:
+        """Tokens that `build` will make of these turns."""
+        return self._row(previous, spoken, clip_grid(self.model.vision, self.settings, size)).length
 
     def _row(self, previous: str, spoken: Sequence[Turn], grid: Grid) -> "_Row":
         row = _Row()

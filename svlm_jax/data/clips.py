@@ -36,6 +36,9 @@ class Pixels:
         return smart_resize(*source, factor=self.factor, min_pixels=self.min_pixels, max_pixels=self.cap(frames))
 
 
+PUBLISHED = Pixels()
+
+
 def frame_count(annotation: Annotation, settings: ChunkSettings) -> int:
     """Frames of a clip."""
     return max(1, int((annotation.end - annotation.start) / settings.chunk_seconds + EPSILON)) * settings.frames
@@ -47,7 +50,7 @@ def source_size(path: str | Path) -> tuple[int, int]:
         return source.info.height, source.info.width
 
 
-def read_clip(path: str | Path, annotation: Annotation, settings: ChunkSettings, pixels: Pixels = Pixels()) -> np.ndarray:
+def read_clip(path: str | Path, annotation: Annotation, settings: ChunkSettings, pixels: Pixels = PUBLISHED) -> np.ndarray:
     """Frames of a clip, uint8 (S, F, 3, height, width).
 
     Raises:

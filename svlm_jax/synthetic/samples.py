@@ -1,0 +1,171 @@
+"""Training samples made of matches on the fly: every number is a chunk that no other has."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from svlm_jax.data.chunks import ChunkBuilder, Sample, Turn
+from svlm_jax.data.samples import Size, digest
+from svlm_jax.data.video import resize
+from svlm_jax.data.windows import HISTORY
+from svlm_jax.errors import ConfigError
+from svlm_jax.synthetic.commentary import SCORES, line
+from svlm_jax.synthetic.match import Match, Second
+from svlm_jax.synthetic.render import Renderer
+from svlm_jax.synthetic.world import HEIGHT, TEAMS, TICKS, WIDTH, Event
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchSettings:
+    """How chunks are drawn from matches.
+
+    Attributes:
+      seconds: of a chunk. history: how late in its match a chunk begins at most.
+      hours: labels of half of the chunks are moved by up to so many hours, so that late times are not strange.
+      swapped, lost: share of earlier lines in which the teams are swapped, or that are missing, as after a mistake. What should
+        have been said is still the label.
+      misremembered: share of chunks before which the score went wrong by one: the text, and the labels, go on from the wrong
+        score, so that a model learns to follow what was said.
+      scales: pictures are drawn at one of these scales and resized to the model's size.
+      chunks, matches: chunks of one match, and matches that take turns.
+    """
+
+    seconds: int = 24
+    history: int = 360
+    hours: float = 3.0
+    swapped: float = 0.12
+    lost: float = 0.04
+    misremembered: float = 0.2
+    scales: tuple[int, ...] = (1, 1, 4)
+    chunks: int = 12
+    matches: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("swapped", "lost", "misremembered"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected a share from 0 to 1")
+        for name in ("seconds", "chunks", "matches"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected at least 1")
+
+
+class MatchSamples:
+    """`count` chunks of matches, a set for the pipeline. Numbers that follow each other share matches, which are kept.
+
+    Args:
+      size: (height, width) of frames.
+      seed: of the matches; keep those for evaluation apart by another one.
+    """
+
+    shuffled = True
+
+    def __init__(
+        self,
+        build: ChunkBuilder,
+        *,
+        seed: int = 0,
+        count: int = 1_000_000,
+        size: Size = (HEIGHT, WIDTH),
+        settings: MatchSettings = MatchSettings(),
+    ) -> None:
+        if build.settings.frames != TICKS or build.settings.chunk_seconds != 1:
+            raise ConfigError(f"matches have {TICKS} frames a second and turns of one second, not {build.settings}.")
+        self.name, self.frames = f"matches {seed}", TICKS
+        self._build, self._seed, self._count, self._size, self._settings = build, seed, count, size, settings
+        self._match = functools.lru_cache(maxsize=2 * settings.matches)(self._play)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def size(self, number: int) -> Size:
+        return self._size
+
+    def length(self, number: int, size: Size) -> tuple[int, int]:
+        previous, spoken, _ = self._chunk(number)
+        return self._build.turns_length(previous, spoken, size), len(spoken)
+
+    def load(self, number: int, size: Size) -> Sample:
+        previous, spoken, seconds = self._chunk(number)
+        scale = int(np.random.default_rng([self._seed, number, 1]).choice(self._settings.scales))
+        return self._build.build(previous, spoken, _pictures(seconds, scale, size))
+
+    def fingerprint(self) -> str:
+        return digest(self._seed, self._count, self._settings, self._build.settings, self._build.model)
+
+    def _play(self, match: int) -> list[Second]:
+        seed = int(np.random.default_rng([self._seed, match]).integers(2**48))
+        return Match(seed).seconds(self._settings.history + self._settings.seconds)
+
+    def _chunk(self, number: int) -> tuple[str, list[Turn], Sequence[Second]]:
+        """What was said before, the turns, and the seconds that they tell."""
+        settings = self._settings
+        rng = np.random.default_rng([self._seed, number, 0])
+        group, place = divmod(number, settings.matches * settings.chunks)
+        match = self._match(group * settings.matches + place % settings.matches)
+        start = int(rng.integers(settings.history + 1))
+        wanted = _remembered(match, start, rng) if rng.random() < settings.misremembered else [second.line for second in match]
+        said = _misheard(match, wanted, rng, settings)
+        moved = float(rng.integers(int(settings.hours * 3600) + 1)) if rng.random() < 0.5 else 0.0
+        here = range(start, start + settings.seconds)
+        spoken = [Turn(moved + s, moved + s + 1, _spaced(said[s]), truth=_spaced(wanted[s])) for s in here]
+        words = " ".join(text for text in said[:start] if text).split()
+        if len(words) > 2 * HISTORY:
+            words = words[:HISTORY] + words[-HISTORY:]
+        return " ".join(words), spoken, match[start : start + settings.seconds]
+
+
+def _spaced(text: str) -> str:
+    return f" {text}" if text else ""
+
+
+def _misheard(match: Sequence[Second], lines: Sequence[str], rng: np.random.Generator, settings: MatchSettings) -> list[str]:
+    """What the text says when mistakes were made. Lines with a score stay: nothing else holds it."""
+    result = []
+    for second, text in zip(match, lines, strict=True):
+        chance = rng.random()
+        if second.event is None or second.event.score is not None or chance >= settings.swapped + settings.lost:
+            result.append(text)
+        elif chance < settings.swapped:
+            team = TEAMS[1 - TEAMS.index(second.event.team)]
+            result.append(line(dataclasses.replace(second.event, team=team)))
+        else:
+            result.append("")
+    return result
+
+
+def _remembered(match: Sequence[Second], start: int, rng: np.random.Generator) -> list[str]:
+    """The lines when the score was said one too high or too low, from some earlier moment of the present game to its end."""
+    game, since = match[start].game, int(rng.integers(max(start - 60, 0), start + 1))
+    told = {
+        second.number: second.event
+        for second in match[since:]
+        if second.game == game and second.event is not None and second.event.score is not None
+    }
+    lines = [second.line for second in match]
+    mistakes = [(1, 0), (-1, 0), (0, 1), (0, -1)]
+    possible = [mistake for mistake in mistakes if all(_scored(_changed(event, mistake)) for event in told.values())]
+    if possible:
+        mistake = possible[int(rng.integers(len(possible)))]
+        for number, event in told.items():
+            lines[number] = line(_changed(event, mistake))
+    return lines
+
+
+def _changed(event: Event, mistake: tuple[int, int]) -> Event:
+    red, blue = event.score or (0, 0)
+    return dataclasses.replace(event, score=(red + mistake[0], blue + mistake[1]))
+
+
+def _scored(event: Event) -> bool:
+    """Whether the score is one that can be said."""
+    red, blue = event.score or (0, 0)
+    return min(red, blue) >= 0 and f"{red}-{blue}" in SCORES
+
+
+def _pictures(seconds: Sequence[Second], scale: int, size: Size) -> np.ndarray:
+    """uint8 (S, 2, 3, height, width)."""
+    match, renderer = Match(scale=scale), Renderer(scale)
+    clips = [[resize(picture, size) for picture in match.frames(second, TICKS, renderer)] for second in seconds]
+    return np.ascontiguousarray(np.asarray(clips).transpose(0, 1, 4, 2, 3))
