@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 # What is installed for the tests beside the package; CI adds aot, which compiles for an H200 without one.
 EXTRAS ?= dev
+# One process a core (each needs about 2 GB); the tests of one file stay together, because they share what they compile.
+TEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
