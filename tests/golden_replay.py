@@ -24,7 +24,8 @@ from svlm_jax.streaming.sampling import Sampling
 from svlm_jax.streaming.session import Session, StreamingVLM, StreamSettings
 
 POSITIONS = {"shrink": "contiguous", "append": "native", "all_text": "text"}
-TOLERANCE = {"logits": 1e-3, "positions": 0.0, "keys_values": 1e-3, "vision": 1e-4}
+# Positions are sums of float32 steps, fractional ones at some frame rates: equal up to rounding.
+TOLERANCE = {"logits": 1e-3, "positions": 1e-3, "keys_values": 1e-3, "vision": 1e-4}
 
 
 @dataclasses.dataclass
