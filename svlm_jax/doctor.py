@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pallas_kernels.dispatch import KERNELS, preferred
+from svlm_jax.devices import device_memory, host_memory
 from svlm_jax.memory import MemoryPlan
 
 LIBRARIES = (
@@ -29,10 +30,10 @@ def machine() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "host_memory_bytes": _host_memory(),
+        "host_memory_bytes": host_memory(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "devices": [
-            {"id": device.id, "platform": device.platform, "kind": device.device_kind, "memory_bytes": _memory(device)}
+            {"id": device.id, "platform": device.platform, "kind": device.device_kind, "memory_bytes": device_memory(device)}
             for device in jax.local_devices()
         ],
         "decoders": {name: _has_codec(name, "r") for name in DECODERS},
@@ -129,18 +130,3 @@ def _has_codec(name: str, mode: Literal["r", "w"]) -> bool:
     except av.codec.codec.UnknownCodecError:
         return False
     return True
-
-
-def _host_memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _memory(device: jax.Device) -> int | None:
-    """Bytes that JAX may use on a device; a CPU device shares the host's memory."""
-    stats = device.memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return _host_memory() if device.platform == "cpu" else None

@@ -23,6 +23,7 @@ from pallas_kernels.dispatch import Implementation
 from svlm_jax.cache.ring import Role, StreamState, Tokens
 from svlm_jax.cache.window import Lengths, WindowConfig, ring_shape, slots_by_role
 from svlm_jax.checkpoint import hf, orbax_io
+from svlm_jax.devices import device_memory
 from svlm_jax.errors import CheckpointError, ConfigError, StreamError
 from svlm_jax.functional import Params
 from svlm_jax.streaming import step as compiled
@@ -302,7 +303,18 @@ class Session:
             keep_logits=settings.keep_logits,
         )
         self._clip_shape = tuple(clip_shape)
+        self._afford(self._config)
         self._state = self._open()
+
+    def _afford(self, config: compiled.StepConfig) -> None:
+        """Says in a sentence, before anything is allocated, that a window can never fit the device."""
+        device = jax.tree.leaves(self.vlm.params)[0].devices().pop()
+        needed, there = compiled.cache_bytes(config, self.vlm.dtype), device_memory(device)
+        if there is not None and needed > there:
+            raise ConfigError(
+                f"a window of {self.settings.window.vision:g} s of video and {self.settings.window.text:g} s of text needs a "
+                f"cache of {needed / 2**30:.1f} GiB: {device.device_kind} has {there / 2**30:.1f} GiB: expected a shorter one"
+            )
 
     def _opening(self) -> Tokens:
         window = self.settings.window

@@ -207,6 +207,11 @@ def test_impossible_windows(change, message):
         WindowConfig(**change)
 
 
+def test_a_window_that_no_device_can_hold():
+    with pytest.raises(ConfigError, match="GiB: expected a shorter one"):
+        run(stream(window=dataclasses.replace(SETTINGS.window, vision=1e9)), 0, 1)
+
+
 def test_usage_stays_within_its_limits():
     session = stream()
     for i in range(ROUNDS):
