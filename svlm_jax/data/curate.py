@@ -1,0 +1,158 @@
+"""Cleaning transcripts with a language model behind an OpenAI-compatible endpoint; optional.
+
+Sentences go out in segments of two minutes with the title; each comes back as keep, edit or delete. Kept sentences keep their
+times, the words of edited ones share the time of the sentence evenly (arXiv 2510.09608 section 2.3).
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+import logging
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from svlm_jax.data.annotations import Annotation
+from svlm_jax.data.transcripts import Sentence, spread
+from svlm_jax.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+SEGMENT = 120.0  # s of sentences in one request
+RETRY = (408, 429, 500, 502, 503, 504)  # HTTP: the same request may succeed later
+CLEAN = """\
+You clean the transcript of a live commentary. The user gives the title and numbered sentences. Judge each sentence:
+"keep" if it is live commentary and written correctly; "edit" if it is live commentary with errors of recognition, wrong names
+or broken grammar, and give the corrected text, as close to the original as possible; "delete" if it is not about what can be
+seen live: advertisements, studio talk, interviews, history, statistics.
+Answer with JSON only: {"sentences": [{"number": 0, "action": "keep"}, {"number": 1, "action": "edit", "text": "..."}, ...]}"""
+SHARE = """\
+The user gives the title and the commentary of a short clip. What share of the words tells the live action of these seconds, as
+opposed to background, history, statistics or talk? Answer with JSON only: {"live_share": 0.0 to 1.0}"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server: requests go to `url`/chat/completions.
+
+    Attributes:
+      url: e.g. "http://localhost:8000/v1". model: its name there.
+      key: sent as bearer token; the environment's OPENAI_API_KEY if not given, nothing if that is absent.
+      timeout: seconds for an answer. tries: of one request. pause: seconds before the second try, doubled each time.
+    """
+
+    url: str
+    model: str
+    key: str | None = dataclasses.field(default=None, repr=False)
+    timeout: float = 120.0
+    tries: int = 4
+    pause: float = 1.0
+
+    def ask(self, system: str, user: str) -> str:
+        """The answer to a conversation of two messages; DataError when there is none after all tries."""
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        body = json.dumps({"model": self.model, "messages": messages, "temperature": 0}).encode()
+        for attempt in itertools.count(1):
+            try:
+                return self._post(body)
+            except _Temporary as error:
+                if attempt >= self.tries:
+                    raise DataError(f"{self.url} gave no answer in {attempt} tries: {error}.") from None
+                logger.info("%s: %s; trying again", self.url, error)
+                time.sleep(self.pause * 2 ** (attempt - 1))
+        raise AssertionError("unreachable")
+
+    def _post(self, body: bytes) -> str:
+        headers = {"Content-Type": "application/json"}
+        key = self.key or os.environ.get("OPENAI_API_KEY")
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                answer = json.load(response)
+            return str(answer["choices"][0]["message"]["content"])
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code in RETRY:
+                    raise _Temporary(f"HTTP {error.code}") from None
+                raise DataError(f"{self.url} refused the request: HTTP {error.code} {error.reason}.") from None
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            raise _Temporary(str(getattr(error, "reason", error))) from None
+        except (ValueError, LookupError, TypeError):
+            raise _Temporary("the answer is not a chat completion") from None
+
+
+class _Temporary(Exception):
+    """A request that may succeed when it is made again."""
+
+
+class Curator:
+    """Cleans sentences and judges clips by asking a language model."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.counts = {"keep": 0, "edit": 0, "delete": 0}
+
+    def clean(self, title: str, sentences: Sequence[Sentence]) -> list[Sentence]:
+        """The sentences that stay, edited ones with their new words. DataError when the model does not answer as asked."""
+        cleaned: list[Sentence] = []
+        for _, group in itertools.groupby(sentences, key=lambda sentence: int(sentence.start // SEGMENT)):
+            segment = list(group)
+            listing = "\n".join(f"{number}: {sentence.text}" for number, sentence in enumerate(segment))
+            understand = functools.partial(_verdicts, len(segment))
+            verdicts = self._asked(CLEAN, f"Title: {title}\n{listing}", understand)
+            for sentence, (action, text) in zip(segment, verdicts, strict=True):
+                self.counts[action] += 1
+                if action == "edit":
+                    sentence = dataclasses.replace(sentence, words=spread(text, sentence.start, sentence.end))
+                if action != "delete":
+                    cleaned.append(sentence)
+        return cleaned
+
+    def live_share(self, clip: Annotation) -> float:
+        """The share of a clip's words that tell live action, 0 to 1; the published annealing set keeps more than 0.8."""
+        said = " ".join(word.text for word in clip.words)
+        return self._asked(SHARE, f"Title: {clip.title}\n{said}", _share)
+
+    def _asked(self, system: str, user: str, understand: Callable[[str], Any]) -> Any:
+        """What the answer means; a model that answers nonsense is asked once more for each try that is left."""
+        for attempt in range(1, self._endpoint.tries + 1):
+            answer = self._endpoint.ask(system, user)
+            try:
+                return understand(answer)
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                logger.info("answer %d is not understood: %s", attempt, error)
+        raise DataError(f"{self._endpoint.model} did not answer as asked in {self._endpoint.tries} tries: {answer[:200]!r}.")
+
+
+def _object(answer: str) -> Any:
+    """The JSON object in an answer, whatever stands around it."""
+    found = re.search(r"\{.*\}", answer, re.DOTALL)
+    if found is None:
+        raise ValueError("no JSON object")
+    return json.loads(found.group())
+
+
+def _verdicts(count: int, answer: str) -> list[tuple[str, str]]:
+    """(action, text) of each sentence; every sentence must be judged exactly once."""
+    entries = _object(answer)["sentences"]
+    verdicts = {int(entry["number"]): (str(entry["action"]), str(entry.get("text") or "").strip()) for entry in entries}
+    if sorted(verdicts) != list(range(count)) or len(entries) != count:
+        raise ValueError(f"verdicts on sentences {sorted(verdicts)}, expected 0 to {count - 1}")
+    for action, text in verdicts.values():
+        if action not in ("keep", "edit", "delete") or (action == "edit" and not text):
+            raise ValueError(f"action {action!r} with text {text!r}")
+    return [verdicts[number] for number in range(count)]
+
+
+def _share(answer: str) -> float:
+    share = float(_object(answer)["live_share"])
+    if not 0 <= share <= 1:
+        raise ValueError(f"live_share {share}")
+    return share

@@ -1,0 +1,161 @@
+"""Transcripts of three kinds, and folders of them."""
+
+import json
+import logging
+
+import pytest
+
+from svlm_jax.data.annotations import AnnotationFile
+from svlm_jax.data.transcripts import Sentence, annotate_folder, read_transcript, spread
+from svlm_jax.data.windows import Annealing, Overlapped
+from svlm_jax.errors import DataError
+from tests import clips
+
+SRT = """\
+1
+00:00:01,000 --> 00:00:03,000
+<i>He shoots,</i>
+he scores!
+
+2
+01:02:03,250 --> 01:02:04,250
+{\\an8}Tom &amp; Ann
+"""
+VTT = """\
+WEBVTT - a title
+Kind: captions
+
+NOTE
+00:10 is not a cue
+
+STYLE
+::cue { color: red }
+
+00:01.000 --> 00:03.000 align:start position:0%
+He shoots,
+he scores!
+
+intro
+01:02:03.250 --> 01:02:04.250
+<v Roger>Tom &amp; Ann</v>
+"""
+
+
+@pytest.mark.parametrize(("suffix", "text"), [("srt", SRT), ("vtt", VTT), ("srt", "\ufeff" + SRT.replace("\n", "\r\n"))])
+def test_subtitles(tmp_path, suffix, text):
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(text.encode())
+    first, second = read_transcript(path)
+    assert (first.start, first.end, first.text) == (1.0, 3.0, "He shoots, he scores!")
+    assert [(word.start, word.end) for word in first.words] == [(1.0, 1.5), (1.5, 2.0), (2.0, 2.5), (2.5, 3.0)]
+    assert (second.start, second.end, second.text) == (3723.25, 3724.25, "Tom & Ann")
+
+
+def test_times_inside_a_cue_are_used(tmp_path):
+    path = tmp_path / "a.vtt"
+    path.write_text("WEBVTT\n\n00:01.000 --> 00:05.000\nred<00:02.000><c> goal</c><00:04.000><c> at last</c>\n")
+    (sentence,) = read_transcript(path)
+    assert [tuple(word) for word in sentence.words] == [(1, 2, "red"), (2, 4, "goal"), (4, 4.5, "at"), (4.5, 5, "last")]
+
+
+def test_whisperx_words_keep_their_times_and_numbers_share_the_gap(tmp_path):
+    words = [
+        {"word": "19"},
+        {"word": "It's", "start": 1.2, "end": 1.4, "score": 0.9},
+        {"word": "3"},
+        {"word": "2"},
+        {"word": "now.", "start": 2.4, "end": 2.8},
+        {"word": "99"},
+    ]
+    segments = [
+        {"start": 5.0, "end": 6.0, "text": " Two words "},
+        {"start": 1.0, "end": 3.0, "text": "19 It's 3 2 now. 99", "words": words},
+        {"start": 7.0, "end": 8.0, "text": " "},
+    ]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"segments": segments, "language": "en"}))
+    first, second = read_transcript(path)
+    assert [tuple(word) for word in first.words] == [
+        (1.0, 1.2, "19"),
+        (1.2, 1.4, "It's"),
+        (1.4, 1.9, "3"),
+        (1.9, 2.4, "2"),
+        (2.4, 2.8, "now."),
+        (2.8, 3.0, "99"),
+    ]
+    assert [tuple(word) for word in second.words] == [(5.0, 5.5, "Two"), (5.5, 6.0, "words")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.json", b"{", "no transcript of its kind"),
+        ("a.json", b"[]", "no transcript of its kind"),
+        ("a.json", b'{"segments": [{"start": 1}]}', "no transcript of its kind: KeyError: 'end'"),
+        ("a.srt", b"hello", "it has no cues"),
+        ("a.vtt", b"\xff\xfe\x00", "not UTF-8"),
+        ("a.txt", b"", r"expected .json, .srt, .vtt"),
+    ],
+)
+def test_transcripts_that_cannot_be_read_are_named(tmp_path, name, content, sentence):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=sentence) as error:
+        read_transcript(path)
+    assert str(path) in str(error.value)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_transcript(tmp_path / "none.srt")
+
+
+def subtitles(seconds, rate=3):
+    cues = (
+        f"{i}\n00:00:{i:02},000 --> 00:00:{i + 1:02},000\n" + " ".join(f"w{i}.{k}" for k in range(rate)) for i in range(seconds)
+    )
+    return "\n\n".join(cues)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    (folder / "sub").mkdir()
+    clips.render(folder / "sub" / "game.mp4", frames=2 * 36, rate=2)
+    (folder / "sub" / "game.srt").write_text(subtitles(36))
+    clips.render(folder / "silent.mp4", frames=4, rate=2)
+    clips.render(folder / "broken.mp4", frames=4, rate=2)
+    (folder / "broken.vtt").write_text("nothing")
+    (folder / "noise.mp4").write_bytes(b"noise")
+    (folder / "noise.srt").write_text(subtitles(30))
+    return folder
+
+
+def test_a_folder_becomes_annotations(folder, tmp_path, caplog):
+    path = tmp_path / "train_with_seeks.jsonl"
+    with caplog.at_level(logging.WARNING):
+        assert annotate_folder(folder, path) == 2
+    samples = list(AnnotationFile(path))
+    assert [(sample.video, sample.start, sample.end, sample.title) for sample in samples] == [
+        ("sub/game.mp4", 0, 24, "game"),
+        ("sub/game.mp4", 12, 36, "game"),
+    ]
+    assert samples[1].previous.startswith("w0.0 w0.1") and samples[1].words[0].text == "w12.0"
+    assert "broken.mp4 is left out" in caplog.text and "noise.mp4 is left out" in caplog.text and len(caplog.records) == 2
+
+
+def test_sentences_and_samples_can_be_filtered(folder, tmp_path):
+    def shorter(title, sentences):
+        return [sentence for sentence in sentences if sentence.start < 20]
+
+    path = tmp_path / "fg.jsonl"
+    assert annotate_folder(folder, path, Annealing(), curate=shorter) == 1
+    assert [(sample.start, sample.end) for sample in AnnotationFile(path)] == [(0, 20)]
+    assert annotate_folder(folder, path, Overlapped(), keep=lambda sample: sample.start > 0) == 1
+
+
+def test_a_folder_without_transcripts_is_named(tmp_path):
+    with pytest.raises(DataError, match="has 0 videos"):
+        annotate_folder(tmp_path, tmp_path / "x.jsonl")
+
+
+def test_spreading():
+    assert spread("a b", 1.0, 2.0) == ((1.0, 1.5, "a"), (1.5, 2.0, "b")) and spread(" ", 1.0, 2.0) == ()
+    assert Sentence(1.0, 2.0, spread("a b", 1.0, 2.0)).text == "a b"
