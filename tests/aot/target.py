@@ -1,21 +1,30 @@
 """Compiling for an accelerator on a machine that has none.
 
-Needs the CUDA plugin of the installed jaxlib (`pip install -e .[aot]`), and ptxas; no GPU, no driver.
+An H200 needs the CUDA plugin of the installed jaxlib and ptxas (`pip install -e .[aot]`), no GPU and no driver; TPUs need
+libtpu (`pip install -e .[aot-tpu]`).
 """
 
+import contextlib
 import functools
 import importlib.util
+import os
 import pathlib
 import shutil
 
 import jax
+import numpy as np
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, SingleDeviceSharding
+
+TPUS = {"v5e": "v5e:2x2", "v6e": "v6e:2x2"}
+TARGETS = ("h200", *TPUS)
 
 
 def missing(target: str) -> str | None:
     """Why programs cannot be compiled for `target` here; None if they can."""
-    assert target == "h200"
+    assert target in TARGETS, target
+    if target in TPUS:
+        return None if importlib.util.find_spec("libtpu") else "needs libtpu: pip install -e .[aot-tpu]"
     if importlib.util.find_spec("jax_plugins.xla_cuda13") is None:
         return "needs the CUDA plugin of this jaxlib: pip install -e .[aot]"
     if shutil.which("ptxas") is None and importlib.util.find_spec("nvidia.cu13") is None:
@@ -26,7 +35,10 @@ def missing(target: str) -> str | None:
 @functools.cache
 def device(target: str):
     """A device of that kind, as a description."""
-    assert target == "h200"
+    assert target in TARGETS, target
+    if target in TPUS:
+        os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # do not ask the network what this machine is
+        return topologies.get_topology_desc(platform="tpu", topology_name=TPUS[target]).devices[0]
     description = (pathlib.Path(__file__).parent / "h200.txtpb").read_text()
     return topologies.get_topology_desc(platform="cuda", target_config=description, topology="1x1x1").devices[0]
 
@@ -35,3 +47,16 @@ def on(target: str, shapes):
     """The same `jax.ShapeDtypeStruct`s, placed on the target."""
     sharding = SingleDeviceSharding(device(target))
     return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
+
+
+def tracing(target: str):
+    """The context to trace in: some TPU kernels ask which TPU they are for."""
+    if target not in TPUS:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(Mesh(np.array([device(target)]), ("x",)).abstract_mesh)
+
+
+def compile_for(target: str, function, *shapes):
+    """The function compiled for the target."""
+    with tracing(target):
+        return jax.jit(function).lower(*on(target, shapes)).compile()
