@@ -26,11 +26,12 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
+from pallas_kernels import compat
+
 Implementation = Literal["auto", "reference", "xla", "mosaic_gpu", "mosaic_tpu", "interpret"]
 
 KERNELS = ("cache_attention", "flash_attention", "window_attention", "pooled_scores")
 PLATFORM = {"mosaic_tpu": "tpu", "mosaic_gpu": "cuda"}
-OLDEST_JAX = {"mosaic_gpu": (0, 11, 1)}
 
 _log = logging.getLogger(__name__)
 
@@ -122,9 +123,8 @@ def _sharded(x: Any) -> bool:
 def _missing(kernel: str, implementation: str) -> str | None:
     if importlib.util.find_spec(f"pallas_kernels.{kernel}.{implementation}") is None:
         return f"there is no {implementation} kernel of it"
-    oldest = OLDEST_JAX.get(implementation, (0,))
-    if jax.__version_info__ < oldest:
-        return f"{implementation} needs jax {'.'.join(map(str, oldest))} or newer, this is {jax.__version__}"
+    if implementation == "mosaic_gpu" and (reason := compat.mosaic_gpu_missing()) is not None:
+        return reason
     try:
         _load(kernel, implementation)
     except ImportError as error:
