@@ -12,8 +12,10 @@ import functools
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from typing import Any, Self
 
+import av.error
 import grain
 import numpy as np
 from grain.experimental import ElasticIterator
@@ -24,6 +26,7 @@ from svlm_jax.errors import ConfigError, DataError, SvlmError
 
 Reference = tuple[int, int]  # which set, which sample of it
 KEPT = 4  # planned windows that are remembered
+UNREADABLE = (SvlmError, OSError, av.error.FFmpegError)  # of one sample: the run goes on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +95,8 @@ class Pipeline:
         self.broken = Broken()
         self._sets = [samples for samples, _ in sets]
         self._hash = digest([(samples.fingerprint(), weight) for samples, weight in sets], _shape(settings))
-        plan = _Plan(self._sets, _order(sets, settings), settings, self.broken)
-        rows = grain.MapDataset.source(plan).map(functools.partial(_load, self._sets, self.broken))
+        self._plan = _Plan(self._sets, _order(sets, settings), settings, self.broken)
+        rows = grain.MapDataset.source(self._plan).map(functools.partial(_load, self._sets, self.broken))
         self._iterator = ElasticIterator(
             rows,
             settings.batch,
@@ -132,6 +135,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Stops the threads."""
+        self._plan.close()
         self._iterator.close()
 
     def __enter__(self) -> Self:
@@ -173,7 +177,7 @@ def _load(sets: Sequence[Samples], broken: Broken, row: tuple[Reference, Bucket]
         return blank_sample(bucket, frames)
     try:
         return pad_sample(samples.load(number, bucket.size), bucket)
-    except SvlmError as error:
+    except UNREADABLE as error:
         broken.add(samples.name, number, error)
         return blank_sample(bucket, frames)
 
@@ -187,25 +191,36 @@ class _Plan:
     def __init__(self, sets: Sequence[Samples], order: Any, settings: PipelineSettings, broken: Broken) -> None:
         self._sets, self._order, self._settings, self._broken = sets, order, settings, broken
         self._rows = settings.window * settings.batch
-        self._windows: collections.OrderedDict[int, list[tuple[Reference, Bucket]]] = collections.OrderedDict()
+        self._windows: collections.OrderedDict[int, futures.Future[list[tuple[Reference, Bucket]]]] = collections.OrderedDict()
         self._lock = threading.Lock()
+        self._planner = futures.ThreadPoolExecutor(1, thread_name_prefix="svlm-plan")
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._order) // self._rows * self._rows
 
     def __getitem__(self, row: Any) -> tuple[Reference, Bucket]:
         window, place = divmod(int(row), self._rows)
-        with self._lock:  # threads ask for the same window at once, and planning it takes a while
-            if window not in self._windows:
-                self._windows[window] = list(self._planned(window))
-                if len(self._windows) > KEPT:
-                    self._windows.popitem(last=False)
-            return self._windows[window][place]
+        with self._lock:
+            # The window that follows is planned while this one is read.
+            planned, _ = self._ask(window), self._ask(window + 1)
+        return planned.result()[place]
+
+    def close(self) -> None:
+        self._closed = True
+        self._planner.shutdown(wait=True, cancel_futures=True)
+
+    def _ask(self, window: int) -> "futures.Future[list[tuple[Reference, Bucket]]]":
+        if window not in self._windows:
+            self._windows[window] = self._planner.submit(lambda: list(self._planned(window)))
+            if len(self._windows) > KEPT:
+                self._windows.popitem(last=False)
+        return self._windows[window]
 
     def _planned(self, window: int) -> Iterator[tuple[Reference, Bucket]]:
         settings = self._settings
         references = [self._order[row] for row in range(window * self._rows, (window + 1) * self._rows)]
-        shapes = [self._bucket(reference) for reference in references]
+        shapes = [None if self._closed else self._bucket(reference) for reference in references]
         places = list(range(self._rows))
         if settings.window > 1:  # broken samples last: they fit everywhere
             places.sort(key=lambda place: (shapes[place] is None, _by_size(shapes[place] or settings.buckets[0])))
@@ -223,7 +238,7 @@ class _Plan:
         try:
             size = size or samples.size(number)
             return self._settings.bucket(*samples.length(number, size), size)
-        except SvlmError as error:
+        except UNREADABLE as error:
             self._broken.add(samples.name, number, error)
             return None
 

@@ -95,7 +95,11 @@ def digest(*parts: object) -> str:
 
 
 class Broken:
-    """Samples that could not be read, each counted and logged once. Shared by the threads of a pipeline."""
+    """Samples that could not be read, each counted and logged once. Shared by the threads of a pipeline.
+
+    What annotations and headers of videos show is found on every host, a video that fails while it is decoded on the host that
+    reads it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
