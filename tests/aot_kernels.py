@@ -17,6 +17,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
 from pallas_kernels import compat, shapes
 from tests.aot import target
 
@@ -63,7 +66,7 @@ def rows(on: str, words: Sequence[str] = ()) -> Iterator[Row]:
 def compiled(on: str, name: str, call: Callable[..., Any], *specs: Any) -> Row:
     """Compiles one call. ptxas' report of registers and spills is read where Mosaic GPU writes it, on stdout or stderr."""
     begin, error = time.perf_counter(), None
-    with _output() as output:
+    with _output() as output, _no_cache():
         try:
             target.compile_for(on, call, *specs)
         except Exception as raised:  # whatever a compiler has to say becomes the row
@@ -76,6 +79,19 @@ def compiled(on: str, name: str, call: Callable[..., Any], *specs: Any) -> Row:
     if not registers or not spilled:
         return Row(name, seconds, "ptxas reported no registers")
     return Row(name, seconds, None, max(registers), max(spilled))
+
+
+@contextlib.contextmanager
+def _no_cache() -> Iterator[None]:
+    """A program from the persistent cache would tell nothing about its registers."""
+    enabled = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)
+        compilation_cache.reset_cache()
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ def device(target: str):
     assert target in TARGETS, target
     if target in TPUS:
         os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # do not ask the network what this machine is
+        os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # there is no TPU that only one process could hold
         return topologies.get_topology_desc(platform="tpu", topology_name=TPUS[target]).devices[0]
     description = (pathlib.Path(__file__).parent / "h200.txtpb").read_text()
     return topologies.get_topology_desc(platform="cuda", target_config=description, topology="1x1x1").devices[0]

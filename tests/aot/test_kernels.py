@@ -1,0 +1,105 @@
+"""Kernels compile for devices that this machine lacks; what is too large for one is rejected."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from pallas_kernels import shapes
+from tests import aot_kernels
+from tests.aot import target
+
+# The full tables are `python -m tests.aot_kernels`; here, of each kernel, the shapes that make a program of their own.
+CASES = {
+    "cache_attention": ("B1 T1 C8192", "T50 C8192", "T320 C8192", "T800 C8192 sink"),
+    "flash_attention": ("T8192 segments1 sink512 window2048 f+b",),
+    "window_attention": ("532x980 windows", "560x1008 full"),
+    "pooled_scores": ("R64 C8192 lse",),
+}
+WORDS = [(kernel, name) for kernel, names in CASES.items() for name in names]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*")  # the compilers warn in many ways that they find no device
+
+
+@pytest.fixture(params=target.TARGETS)
+def on(request):
+    if reason := aot_kernels.missing(request.param):
+        pytest.skip(reason)
+    return request.param
+
+
+@pytest.mark.parametrize(("kernel", "name"), WORDS)
+def test_compiles_without_spills(on, kernel, name):
+    rows = list(aot_kernels.rows(on, [kernel, name]))
+    assert rows, f"no case of {kernel} is named {name}"
+    for row in rows:
+        assert row.good, row
+        assert (row.registers is not None) == (on == "h200")
+
+
+def test_every_kernel_has_shapes():
+    assert {case.kernel for case in shapes.cases()} == set(CASES)
+
+
+def needs(reason):
+    return pytest.mark.skipif(bool(reason), reason=str(reason))
+
+
+@needs(aot_kernels.missing("h200"))
+def test_tiles_larger_than_shared_memory_are_rejected():
+    """Four stages of 128 keys and values are 256 KiB: 227 KiB is the limit. Two of them fit: the kernel itself is sound."""
+    assert aot_kernels.compiled("h200", "fits", functools.partial(attend, stages=2), *ATTEND).good
+    row = aot_kernels.compiled("h200", "overflow", functools.partial(attend, stages=4), *ATTEND)
+    assert row.error is not None and "shared memory" in row.error
+    assert not row.good
+
+
+@needs(aot_kernels.missing("h200"))
+def test_spills_are_seen():
+    """A kernel that keeps more than 255 registers a thread alive is compiled, and not good."""
+    row = aot_kernels.compiled("h200", "spills", hold_too_much, jax.ShapeDtypeStruct((64, 1024), jnp.float32))
+    assert row.error is None
+    assert row.spilled, row
+    assert not row.good
+
+
+def test_a_compiler_that_says_no_makes_a_row_and_an_exit_status(monkeypatch, capsys):
+    def refuse(*_):
+        raise ValueError("too large\nand more")
+
+    monkeypatch.setattr(aot_kernels, "missing", lambda on: None)
+    monkeypatch.setattr(target, "compile_for", refuse)
+    monkeypatch.setattr("sys.argv", ["aot_kernels", "--target", "v5e", "R64 C8192 lse"])
+    assert aot_kernels.main() == 1
+    out = capsys.readouterr().out
+    assert "FAILED" in out and "ValueError: too large\n" in out and "0 of 1" in out
+
+
+ATTEND = [
+    *(jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in ((1, 1, 256, 128), (1, 1, 512, 128), (1, 1, 512, 128))),
+    *(jax.ShapeDtypeStruct(s, jnp.int32) for s in ((1, 256), (1, 512))),
+]
+
+
+def attend(query, keys, values, row_order, slot_order, *, stages):
+    from pallas_kernels.hopper import blocks, forward
+
+    tiles = forward.Tiles(warpgroups=2, keys=128, stages=stages, splits=1)
+    cols = blocks.columns(slot_order, slot_order, tiles.keys)
+    visits = blocks.lists(blocks.Mask(), row_order, row_order, cols, tiles.rows)
+    rows = forward.Rows(query, row_order, row_order)
+    return forward.attend(rows, keys, values, cols, visits, scale=0.1, mask=blocks.Mask(), tiles=tiles)
+
+
+def hold_too_much(x):
+    """One warpgroup holds (64, 1024) float32 values: 512 a thread."""
+    from jax import lax
+    from jax.experimental.pallas import mosaic_gpu as plgpu
+
+    def body(source, out):
+        held = plgpu.load(source, layout=plgpu.Layout.WGMMA, optimized=False)
+        total = lax.fori_loop(0, source.shape[0], lambda i, y: y * y + held, held)
+        out[...] = total
+
+    return plgpu.kernel(body, out_type=[jax.ShapeDtypeStruct(x.shape, x.dtype)])(x)
