@@ -98,13 +98,20 @@ class ChunkSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """One second of a clip: its label, what is asked, what is said, and what should have been said if that differs."""
+    """One second of a clip.
+
+    Attributes:
+      start, end: of its label. words: what is said, with a blank before each word. query: what is asked.
+      truth: what should have been said, if that differs.
+      given: so much of the beginning of `words`, in characters, is not learned; -1: nothing of the reply is.
+    """
 
     start: float
     end: float
     words: str = ""
     query: str = ""
     truth: str | None = None
+    given: int = 0
 
 
 def turns(annotation: Annotation, settings: ChunkSettings = ChunkSettings()) -> list[Turn]:
@@ -168,14 +175,27 @@ class ChunkBuilder:
         """The sample of a clip; frames: uint8 (S, F, 3, height, width), one clip a turn."""
         return self.build(annotation.previous, turns(annotation, self.settings), frames)
 
-    def build(self, previous: str, spoken: Sequence[Turn], frames: np.ndarray) -> Sample:
-        """The sample of turns that need not come from an annotation. DataError if there is not one clip of frames a turn."""
+    def build(
+        self, previous: str, spoken: Sequence[Turn], frames: np.ndarray | None, *, size: tuple[int, int] | None = None
+    ) -> Sample:
+        """The sample of turns that need not come from an annotation. DataError if there is not one clip of frames a turn.
+
+        Without frames it is blind: clips of `size` keep their positions, but no token stands for them. What is said can then
+        be learned from what was said only.
+        """
+        if frames is None:
+            height, width = size or (0, 0)
+            row = self._row(previous, spoken, clip_grid(self.model.vision, self.settings, (height, width)), blind=True)
+            return self._sample(row, np.zeros((0, self.settings.frames, 3, height, width), np.uint8))
         if frames.shape[:3] != (len(spoken), self.settings.frames, 3):
             raise DataError(
                 f"frames of shape {frames.shape} for {len(spoken)} turns: expected {self.settings.frames} frames of 3 colours "
                 f"a turn."
             )
-        row = self._row(previous, spoken, clip_grid(self.model.vision, self.settings, frames.shape[3:]))
+        height, width = frames.shape[3:]
+        return self._sample(self._row(previous, spoken, clip_grid(self.model.vision, self.settings, (height, width))), frames)
+
+    def _sample(self, row: "_Row", frames: np.ndarray) -> Sample:
         tokens, labels, offset, advance = row.arrays()
         positions = np.cumsum(advance, dtype=np.float64) - advance + offset
         return Sample(
@@ -193,12 +213,12 @@ class ChunkBuilder:
         spoken = turns(annotation, self.settings)
         return self.turns_length(annotation.previous, spoken, size), len(spoken)
 
-    def turns_length(self, previous: str, spoken: Sequence[Turn], size: tuple[int, int]) -> int:
+    def turns_length(self, previous: str, spoken: Sequence[Turn], size: tuple[int, int], *, blind: bool = False) -> int:
         """Tokens that `build` will make of these turns."""
-        return self._row(previous, spoken, clip_grid(self.model.vision, self.settings, size)).length
+        return self._row(previous, spoken, clip_grid(self.model.vision, self.settings, size), blind).length
 
-    def _row(self, previous: str, spoken: Sequence[Turn], grid: Grid) -> "_Row":
-        row = _Row()
+    def _row(self, previous: str, spoken: Sequence[Turn], grid: Grid, blind: bool = False) -> "_Row":
+        row = _Row(self.model.video_token_id if blind else None)
         write = self._published if self.settings.published else self._as_streamed
         write(row, previous, spoken, grid)
         return row
@@ -211,7 +231,9 @@ class ChunkBuilder:
                 row.text(newline)
             row.tokens(self._prompt.turn(turn.start, turn.end, grid, turn.query or None))
             said = self.encode(turn.words + MARKER) + end
-            row.text(said, said if turn.truth is None else wanted(said, self.encode(turn.truth + MARKER) + end))
+            learned = said if turn.truth is None else wanted(said, self.encode(turn.truth + MARKER) + end)
+            given = len(self.encode(turn.words[: turn.given])) if turn.given >= 0 else len(said)
+            row.text(said, [IGNORED] * given + learned[given:])
 
     def _published(self, row: "_Row", previous: str, spoken: Sequence[Turn], grid: Grid) -> None:
         sink, tail, header = self.settings.sink, self.settings.tail, "<|im_start|>assistant\n"
@@ -236,9 +258,10 @@ def wanted(said: Sequence[int], truth: Sequence[int]) -> list[int]:
 
 
 class _Row:
-    """A sequence while it grows: ids, labels, and what each token adds to the position."""
+    """A sequence while it grows: ids, labels, and what each token adds to the position. Tokens `unseen` are left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, unseen: int | None = None) -> None:
+        self._unseen = unseen
         self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
 
     def text(self, ids: Sequence[int], labels: Sequence[int] | None = None) -> None:
@@ -261,12 +284,20 @@ class _Row:
 
     @property
     def length(self) -> int:
-        return sum(len(ids) for ids, *_ in self._parts)
+        return sum(int(np.sum(ids != self._unseen)) if self._unseen is not None else len(ids) for ids, *_ in self._parts)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Tokens (T,), labels (T,), offset (3, T), advance (T,)."""
-        tokens, labels, offset, advance = (np.concatenate(part, axis=-1) for part in zip(*self._parts, strict=True))
-        return tokens, labels, offset, advance
+        tokens, labels, offset, advance = self._whole()
+        if self._unseen is None:
+            return tokens, labels, offset, advance
+        seen = tokens != self._unseen
+        # What is left out still moves the positions: the token before it does that instead.
+        moved = np.add.reduceat(advance, np.flatnonzero(seen))
+        return tokens[seen], labels[seen], offset[:, seen], moved
+
+    def _whole(self) -> tuple[np.ndarray, ...]:
+        return tuple(np.concatenate(part, axis=-1) for part in zip(*self._parts, strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ known shapes

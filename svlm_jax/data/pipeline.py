@@ -1,6 +1,6 @@
 """Batches for training: mixed, shuffled, grouped by length, read ahead by threads, and resumed exactly.
 
-    sets --mix, shuffle--> order of samples --windows sorted by bucket--> global batches of one shape --rows--> each host
+    sets --shuffle, mix--> batches of one set each --windows sorted by bucket--> batches of one shape --rows--> each host
 
 Everything up to the rows is arithmetic on the position in the stream, so the state of a pipeline is one number, the same on
 every host, and continuing on another number of hosts gives the same global batches.
@@ -9,7 +9,6 @@ every host, and continuing on another number of hosts gives the same global batc
 import collections
 import dataclasses
 import functools
-import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent import futures
@@ -26,6 +25,7 @@ from svlm_jax.errors import ConfigError, DataError, SvlmError
 
 Reference = tuple[int, int]  # which set, which sample of it
 KEPT = 4  # planned windows that are remembered
+ENDLESS = 2**60  # rows; a length that Python can still express
 UNREADABLE = (SvlmError, OSError, av.error.FFmpegError)  # of one sample: the run goes on
 
 
@@ -56,9 +56,6 @@ class PipelineSettings:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least 1")
         if not self.buckets:
             raise ConfigError("buckets=(): expected at least one shape")
-        for small, large in itertools.pairwise(sorted(self.buckets, key=_by_size)):
-            if small.size == large.size and small.clips > large.clips:
-                raise ConfigError(f"{large} holds more tokens but fewer clips than {small}: expected one to hold the other.")
 
     def bucket(self, tokens: int, clips: int, size: Size) -> Bucket:
         """The smallest bucket that holds a sample; DataError when none does."""
@@ -68,10 +65,6 @@ class PipelineSettings:
                 f"it has {tokens} tokens and {clips} clips of {size[0]}x{size[1]} pixels, and there is no bucket for that."
             )
         return min(fitting)
-
-
-def _by_size(bucket: Bucket) -> tuple[Size, int, int]:
-    return bucket.size, bucket.tokens, bucket.clips
 
 
 class Pipeline:
@@ -151,21 +144,24 @@ def _shape(settings: PipelineSettings) -> tuple[Any, ...]:
 
 
 def _order(sets: Sequence[tuple[Samples, float]], settings: PipelineSettings) -> Any:
-    """References to samples without end, mixed and, set by set, shuffled anew in every epoch."""
+    """Lists of references, a batch each, without end: shuffled anew in every epoch of a set, then mixed.
+
+    Batches are of one set because sets may differ in shape, and a batch has one.
+    """
     parts = []
     for index, (samples, _) in enumerate(sets):
         part = grain.MapDataset.range(len(samples))
         if settings.shuffle and not samples.shuffled:
             part = part.seed(settings.seed + index).shuffle()
-        parts.append(part.repeat().map(functools.partial(_refer, index)))
+        parts.append(part.repeat().batch(settings.batch, drop_remainder=True).map(functools.partial(_refer, index)))
     if len(parts) == 1:
         return parts[0]
     total = sum(weight for _, weight in sets)
     return grain.MapDataset.mix(parts, [weight / total for _, weight in sets])
 
 
-def _refer(index: int, number: int) -> Reference:
-    return index, int(number)
+def _refer(index: int, numbers: np.ndarray) -> list[Reference]:
+    return [(index, int(number)) for number in numbers]
 
 
 def _load(sets: Sequence[Samples], broken: Broken, row: tuple[Reference, Bucket]) -> Sample:
@@ -197,7 +193,7 @@ class _Plan:
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._order) // self._rows * self._rows
+        return min(len(self._order) // self._settings.window * self._rows, ENDLESS)
 
     def __getitem__(self, row: Any) -> tuple[Reference, Bucket]:
         window, place = divmod(int(row), self._rows)
@@ -219,11 +215,12 @@ class _Plan:
 
     def _planned(self, window: int) -> Iterator[tuple[Reference, Bucket]]:
         settings = self._settings
-        references = [self._order[row] for row in range(window * self._rows, (window + 1) * self._rows)]
+        blocks = range(window * settings.window, (window + 1) * settings.window)
+        references = [reference for block in blocks for reference in self._order[block]]
         shapes = [None if self._closed else self._bucket(reference) for reference in references]
         places = list(range(self._rows))
-        if settings.window > 1:  # broken samples last: they fit everywhere
-            places.sort(key=lambda place: (shapes[place] is None, _by_size(shapes[place] or settings.buckets[0])))
+        if settings.window > 1:
+            places.sort(key=lambda place: _alike(references[place], shapes[place]))
         batches = [places[at : at + settings.batch] for at in range(0, self._rows, settings.batch)]
         if settings.shuffle and settings.window > 1:
             order = np.random.default_rng([settings.seed, window]).permutation(len(batches))
@@ -252,7 +249,20 @@ class _Plan:
             shape if shape is None or shape.size == size else self._bucket(reference, size)
             for reference, shape in zip(references, shapes, strict=True)
         ]
-        needed = [shape for shape in fitted if shape is not None]
-        bucket = max(needed, default=min(bucket for bucket in self._settings.buckets if bucket.size == size))
+        bucket = self._common([shape for shape in fitted if shape is not None], size)
         for (index, number), shape in zip(references, fitted, strict=True):
+            if shape is not None and not bucket.holds(shape.tokens, shape.clips, size):
+                shape = None
+                self._broken.add(self._sets[index].name, number, DataError("no bucket holds it together with its batch."))
             yield ((index, number if shape is not None else -1), bucket)
+
+    def _common(self, needed: Sequence[Bucket], size: Size) -> Bucket:
+        """The smallest bucket that holds all, else the one that most need."""
+        tokens, clips = (max((getattr(shape, name) for shape in needed), default=0) for name in ("tokens", "clips"))
+        fitting = [bucket for bucket in self._settings.buckets if bucket.holds(tokens, clips, size)]
+        return min(fitting) if fitting else collections.Counter(needed).most_common(1)[0][0]
+
+
+def _alike(reference: Reference, shape: Bucket | None) -> tuple[Any, ...]:
+    """Sorts by set, so that none shares a batch with another, then by shape, what cannot be read last: it fits everywhere."""
+    return reference[0], shape is None, () if shape is None else (shape.size, shape.tokens, shape.clips)

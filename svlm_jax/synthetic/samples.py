@@ -16,6 +16,8 @@ from svlm_jax.synthetic.match import Match, Second
 from svlm_jax.synthetic.render import Renderer
 from svlm_jax.synthetic.world import HEIGHT, TEAMS, TICKS, WIDTH, Event
 
+MEMORY = " score"  # what stands behind it must be remembered
+
 
 @dataclasses.dataclass(frozen=True)
 class MatchSettings:
@@ -29,6 +31,8 @@ class MatchSettings:
       misremembered: share of chunks before which the score went wrong by one: the text, and the labels, go on from the wrong
         score, so that a model learns to follow what was said.
       scales: pictures are drawn at one of these scales and resized to the model's size.
+      blind: leaves the pictures out, but not their positions, and has only scores and who scored last learned: many more of
+        those labels for the same work, for a second set in the mixture with more `seconds`.
       chunks, matches: chunks of one match, and matches that take turns.
     """
 
@@ -39,6 +43,7 @@ class MatchSettings:
     lost: float = 0.04
     misremembered: float = 0.2
     scales: tuple[int, ...] = (1, 1, 4)
+    blind: bool = False
     chunks: int = 12
     matches: int = 16
 
@@ -84,10 +89,13 @@ class MatchSamples:
 
     def length(self, number: int, size: Size) -> tuple[int, int]:
         previous, spoken, _ = self._chunk(number)
-        return self._build.turns_length(previous, spoken, size), len(spoken)
+        blind = self._settings.blind
+        return self._build.turns_length(previous, spoken, size, blind=blind), 0 if blind else len(spoken)
 
     def load(self, number: int, size: Size) -> Sample:
         previous, spoken, seconds = self._chunk(number)
+        if self._settings.blind:
+            return self._build.build(previous, spoken, None, size=size)
         scale = int(np.random.default_rng([self._seed, number, 1]).choice(self._settings.scales))
         return self._build.build(previous, spoken, _pictures(seconds, scale, size))
 
@@ -109,11 +117,17 @@ class MatchSamples:
         said = _misheard(match, wanted, rng, settings)
         moved = float(rng.integers(int(settings.hours * 3600) + 1)) if rng.random() < 0.5 else 0.0
         here = range(start, start + settings.seconds)
-        spoken = [Turn(moved + s, moved + s + 1, _spaced(said[s]), truth=_spaced(wanted[s])) for s in here]
+        spoken = [_turn(moved + s, said[s], wanted[s], settings.blind) for s in here]
         words = " ".join(text for text in said[:start] if text).split()
         if len(words) > 2 * HISTORY:
             words = words[:HISTORY] + words[-HISTORY:]
         return " ".join(words), spoken, match[start : start + settings.seconds]
+
+
+def _turn(start: float, said: str, wanted: str, blind: bool) -> Turn:
+    words = _spaced(said)
+    given = words.find(MEMORY) + len(MEMORY) if MEMORY in words else -1
+    return Turn(start, start + 1, words, truth=_spaced(wanted), given=given if blind else 0)
 
 
 def _spaced(text: str) -> str:

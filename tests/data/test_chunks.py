@@ -138,6 +138,25 @@ def test_after_a_mistake_only_the_right_word_is_learned(tokenizer):
     assert "blue goal ..." in tokenizer.decode(sample.tokens)
 
 
+def test_a_blind_sample_is_the_sample_without_its_clips(tokenizer):
+    build = ChunkBuilder(tokenizer.encode, MODEL)
+    spoken = turns(CLIP)
+    seen, blind = build.build("so", spoken, frames()), build.build("so", spoken, None, size=SIZE)
+    text = seen.tokens != MODEL.video_token_id
+    for name in ("tokens", "labels", "valid"):
+        np.testing.assert_array_equal(getattr(blind, name), getattr(seen, name)[text])
+    np.testing.assert_array_equal(blind.positions, seen.positions[:, text])
+    assert blind.frames.shape == (0, 2, 3, *SIZE) and blind.clip_valid.shape == (0,)
+    assert build.turns_length("so", spoken, SIZE, blind=True) == len(blind.tokens)
+    assert pad_sample(blind, Bucket(999, 0, SIZE)).frames.shape == (0, 2, 3, *SIZE)
+
+
+def test_what_is_given_is_not_learned(tokenizer):
+    spoken = [Turn(0.0, 1.0, " red goal score 2-1", given=len(" red goal score")), Turn(1.0, 2.0, " red out", given=-1)]
+    sample = ChunkBuilder(tokenizer.encode, MODEL).build("", spoken, frames(2))
+    assert tokenizer.decode(sample.labels[sample.labels != IGNORED]) == " 2-1 ...<|im_end|>"
+
+
 def test_padding_changes_nothing_and_is_marked(tokenizer):
     sample = ChunkBuilder(tokenizer.encode, MODEL)(CLIP, frames())
     count = len(sample.tokens)

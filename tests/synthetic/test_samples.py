@@ -95,6 +95,16 @@ def test_pictures_of_other_scales_are_nearly_the_same():
     assert 0 < np.abs(small - large).mean() < 6
 
 
+def test_blind_chunks_teach_only_what_must_be_remembered():
+    chunks = samples(blind=True, seconds=60)
+    for number in range(3):
+        sample = chunks.load(number, SIZE)
+        assert chunks.length(number, SIZE) == (len(sample.tokens), 0) and sample.frames.shape[0] == 0
+        lines = [text for text in said(sample) if "score" in text]
+        assert [text.strip() for text in learned(sample)] == [f"{text.split('score ')[1]} ...<|im_end|>" for text in lines]
+        assert not (sample.tokens == BUILD.model.video_token_id).any()
+
+
 def test_labels_reach_late_times():
     texts = [TOKENIZER.decode(samples(hours=3.0).load(number, SIZE).tokens) for number in range(12)]
     starts = [float(text.split("Time=")[1].split("-")[0]) for text in texts]
