@@ -1,18 +1,17 @@
 """What the commentator of a match says, and how it is read back.
 
-    red pass amber | blue steal onyx | blue save | red wide | red goal score 2-1 | blue throw score 2-1 last red
+    red pass amber | blue steal onyx | red out | red wide score 1-1 | red goal score 2-1 | blue throw score 2-1 last red
 
 The team comes first, because only the pictures decide it: a model that could guess it from the event would never look. A
-score has one form everywhere, red before blue.
+score has one form everywhere, red before blue, and is said often: what is learned rarely is learned badly.
 """
 
 from svlm_jax.data.annotations import Word
 from svlm_jax.synthetic.world import CAPS, GOALS, NOBODY, TEAMS, Event, Kind
 
 NAMED: tuple[Kind, ...] = ("pass", "steal", "intercept", "shot")
-PLAIN: tuple[Kind, ...] = ("save", "wide", "out")
-SCORED: tuple[Kind, ...] = ("goal", "kickoff", "throw", "win")
-KINDS: tuple[Kind, ...] = (*NAMED, *PLAIN, *SCORED)
+SCORED: tuple[Kind, ...] = ("goal", "kickoff", "throw", "win", "save", "wide")
+KINDS: tuple[Kind, ...] = (*NAMED, *SCORED, "out")
 SCORES = tuple(f"{red}-{blue}" for red in range(GOALS + 1) for blue in range(GOALS + 1) if (red, blue) != (GOALS, GOALS))
 VOCABULARY = (*TEAMS, *KINDS, *CAPS[1:], "score", *SCORES, "last", NOBODY)
 MARGIN = 0.04  # s of silence at both ends of a second

@@ -5,6 +5,7 @@ under whoever has the ball, a white one at the moment of getting it, a cyan trai
 a white net for a goal, a magenta edge where the ball has gone over, the winner's colour on both edges.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -58,6 +59,8 @@ class Renderer:
         players = tick.players if share == 0 else tick.players + (after.players - tick.players) * np.float32(share)
         ball = tick.ball if share == 0 else tick.ball + (after.ball - tick.ball) * np.float32(share)
         self._draw_edges(tick)
+        if share and tick.holder >= 0 > after.holder:  # the ball leaves: its flight begins here
+            tick = dataclasses.replace(tick, holder=-1, trail=after.trail, kicked=after.kicked)
         for who in range(8):
             if who != tick.holder:
                 self._blit(self._players[who], players[who])

@@ -241,11 +241,11 @@ class _Play:
         if chance < 0.4:
             return (yield from self._goal(team, end))
         if chance < 0.75:
-            yield self._tick(holder=keeper, trail="shot", targets={keeper: end}, event=Event("save", TEAMS[1 - team]))
+            yield self._tick(holder=keeper, trail="shot", targets={keeper: end}, event=self._tallied("save", 1 - team))
             yield self._tick(holder=keeper)
             return keeper
         edge: Edge = "right" if team == 0 else "left"
-        yield self._tick(ball=end, trail="shot", edge=edge, event=Event("wide", TEAMS[team]))
+        yield self._tick(ball=end, trail="shot", edge=edge, event=self._tallied("wide", team))
         for _ in range(2):
             yield self._tick(ball=end, edge=edge)
         for _ in range(2):
