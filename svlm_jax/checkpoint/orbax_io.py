@@ -21,7 +21,7 @@ def save(folder: str | Path, tree: Any) -> None:
     folder = Path(folder).expanduser().absolute()
     if folder.exists():
         raise CheckpointError(f"{folder} already exists; name a folder that does not.")
-    _ocp().save(folder, _nested(_leaves(tree)))
+    ocp().save(folder, _nested(_leaves(tree)))
 
 
 def load(folder: str | Path, abstract: Any) -> Any:
@@ -31,25 +31,36 @@ def load(folder: str | Path, abstract: Any) -> Any:
     that names it.
     """
     folder = Path(folder).expanduser().absolute()
-    ocp = _ocp()
+    v1 = ocp()
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder, expected one that Orbax has written.")
     try:
-        stored = _leaves(ocp.metadata(folder).metadata)
-    except (ValueError, OSError, ocp.errors.InvalidLayoutError) as error:
+        stored = _leaves(v1.metadata(folder).metadata)
+    except (ValueError, OSError, v1.errors.InvalidLayoutError) as error:
         raise CheckpointError(f"{folder} was not written by Orbax, or is incomplete.") from error
     wanted = _leaves(abstract)
     _compare(folder, stored, wanted)
-    loaded = _leaves(ocp.load(folder, _nested(wanted)))
+    loaded = _leaves(v1.load(folder, _nested(wanted)))
     return jax.tree.unflatten(jax.tree.structure(abstract), [loaded[path] for path in wanted])
 
 
 def is_orbax(folder: Path) -> bool:
     """Whether Orbax has written this folder."""
-    return folder.is_dir() and bool(_ocp().is_orbax_checkpoint(folder.absolute()))
+    return folder.is_dir() and bool(ocp().is_orbax_checkpoint(folder.absolute()))
 
 
-def _ocp() -> ModuleType:
+def named(tree: Any) -> dict[str, Any]:
+    """Nested dicts named after the paths of `tree`: how it is written."""
+    return _nested(_leaves(tree))
+
+
+def like(abstract: Any, stored: dict[str, Any]) -> Any:
+    """The tree whose `named` is `stored`, in the structure of `abstract`."""
+    leaves = _leaves(stored)
+    return jax.tree.unflatten(jax.tree.structure(abstract), [leaves[path] for path in _leaves(abstract)])
+
+
+def ocp() -> ModuleType:
     """Version 1 of Orbax's interface; importing it takes a second, and it still moves between packages."""
     try:
         from orbax.checkpoint import v1

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from pallas_kernels.dispatch import Implementation
 from pallas_kernels.flash_attention import LSE_NAME, OUT_NAME, flash_attention
@@ -23,7 +24,7 @@ from svlm_jax.models.grid import patchify
 from svlm_jax.models.layers import rms_norm
 from svlm_jax.models.vlm import place
 from svlm_jax.train import lora, tree
-from svlm_jax.train.loss import Sums, cross_entropy, learned_first
+from svlm_jax.train.loss import cross_entropy, learned_first
 from svlm_jax.train.sharding import AXES, ROWS, P
 from svlm_jax.train.tree import Flat
 
@@ -51,8 +52,8 @@ class Compute:
 
 def loss_sums(
     config: ModelConfig, compute: Compute, trained: Flat, frozen: Flat, batch: Batch, *, scale: float = 1.0
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Weighted cross-entropy of a batch summed over its learned tokens, and {"tokens", "correct"}: sums, not means.
+) -> Float[Array, "3"]:
+    """Weighted sums over a batch's learned tokens, float32: cross-entropy (nats), tokens, right first guesses.
 
     `scale` is that of low-rank adapters among `trained`. Needs the mesh of the arrays to be set (`jax.set_mesh`).
     """
@@ -130,22 +131,18 @@ def _layers(
     return lax.scan(layer, x, {path: leaf for path, leaf in weights.flat.items() if path.startswith(tree.LAYERS)})[0]
 
 
-def _loss(
-    config: ModelConfig, compute: Compute, weights: lora.Weights, hidden: jax.Array, batch: Any
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+def _loss(config: ModelConfig, compute: Compute, weights: lora.Weights, hidden: jax.Array, batch: Any) -> Float[Array, "3"]:
     tied = config.text.tie_word_embeddings
     name = "decoder.embed.weight" if tied else "decoder.head.weight"
     head = jax.reshard(weights.flat[name].astype(compute.dtype), P())
     shares = jax.typeof(hidden).sharding.mesh.shape["tensor"]
 
-    def local(hidden: jax.Array, head: jax.Array, labels: jax.Array, weight: jax.Array) -> tuple[Sums, jax.Array]:
+    def local(hidden: jax.Array, head: jax.Array, labels: jax.Array, weight: jax.Array) -> Float[Array, "1 3"]:
         # Devices along tensor hold the same tokens: each takes its share of the learned ones.
         share = lax.axis_index("tensor"), shares
         rows, targets, weighs = learned_first(hidden, labels, weight, share=share)
         sums = cross_entropy(rows, head.T if tied else head, targets, weighs, compute.loss_rows)
-        return sums[None], jnp.sum(weighs)[None]
+        return jnp.stack([sums[0], jnp.sum(weighs), sums[1]])[None]
 
-    run = jax.shard_map(local, in_specs=(P(ROWS), P(), P(ROWS), P(ROWS)), out_specs=(P(AXES), P(AXES)), check_vma=False)
-    sums, tokens = run(hidden, head, batch.labels, batch.weight)
-    loss, correct = jnp.sum(sums, 0)
-    return loss, {"tokens": jnp.sum(tokens), "correct": correct}
+    run = jax.shard_map(local, in_specs=(P(ROWS), P(), P(ROWS), P(ROWS)), out_specs=P(AXES), check_vma=False)
+    return jnp.sum(run(hidden, head, batch.labels, batch.weight), 0)

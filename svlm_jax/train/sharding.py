@@ -154,12 +154,31 @@ def batch_shardings(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(leaf, batch)
 
 
+def readers(mesh: Mesh) -> tuple[int, int]:
+    """Which part of every batch this process reads, and how many parts there are.
+
+    Processes whose devices differ only along `tensor` need, and read, the same samples.
+    """
+    rows = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    held: dict[int, set[int]] = {}
+    for row, devices in enumerate(rows):
+        for device in devices:
+            held.setdefault(device.process_index, set()).add(row)
+    parts = sorted({tuple(sorted(row)) for row in held.values()})
+    if sum(len(part) for part in parts) != len(rows):
+        raise ConfigError(
+            "the processes of the mesh share some samples but not all, expected devices in the order of processes."
+        )
+    return parts.index(tuple(sorted(held[jax.process_index()]))), len(parts)
+
+
 def place_batch(batch: Any, mesh: Mesh) -> Any:
     """This process's samples -> the global batch, on the devices. Every process brings the same number of samples."""
+    parts = readers(mesh)[1]
 
     def leaf(array: np.ndarray) -> jax.Array:
         local = np.ascontiguousarray(array)
-        total = (local.shape[0] * jax.process_count(), *local.shape[1:])
+        total = (local.shape[0] * parts, *local.shape[1:])
         where = batch_shardings(jax.ShapeDtypeStruct(total, local.dtype), mesh)
         return jax.make_array_from_process_local_data(where, local, total)
 

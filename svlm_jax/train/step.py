@@ -30,12 +30,10 @@ Shape: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]  # of tokens and of f
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sums:
-    """What micro-batches add up to: float32 gradients, cross-entropy (nats), learned tokens, right first guesses."""
+    """What micro-batches add up to, float32: gradients, and (3,) cross-entropy (nats), learned tokens, right first guesses."""
 
     gradients: Flat
-    loss: Any
-    tokens: Any
-    correct: Any
+    totals: Any
 
 
 class Step:
@@ -58,13 +56,12 @@ class Step:
         self._loss = functools.partial(loss_sums, config, compute, scale=partition.lora.scale)
         whole = NamedSharding(mesh, P())
         where = {path: leaf.sharding for path, leaf in self.trained.items()}
-        sums, scalars = Sums(where, whole, whole, whole), (whole, whole, whole)
         states = jax.tree.map(lambda leaf: leaf.sharding, self.state)
         # Pinned output shardings: what goes round would otherwise come back under another type, and compile again.
-        self._zeros = jax.jit(self._zero, out_shardings=sums)
-        self._accumulate = jax.jit(self._add, donate_argnums=2, out_shardings=sums)
+        self._zeros = jax.jit(self._zero, out_shardings=where)
+        self._accumulate = jax.jit(self._add, donate_argnums=2, out_shardings=(where, whole))
         self._apply = jax.jit(self._update, donate_argnums=0, out_shardings=(states, None))
-        self._evaluate = jax.jit(self._measure, out_shardings=scalars)
+        self._evaluate = jax.jit(self._measure, out_shardings=whole)
 
     def compile(self, shapes: Batch, *, evaluate: bool = False) -> Any:
         """Compiles for a global batch of these shapes (arrays or `jax.ShapeDtypeStruct`); its `jax.stages.Compiled`."""
@@ -75,58 +72,57 @@ class Step:
                 program = self._evaluate.lower(self.trained, self.frozen, batch).compile()
                 self.evaluators[_shape(batch)] = program
             else:
-                sums = jax.eval_shape(self._zeros)
-                program = self._accumulate.lower(self.trained, self.frozen, sums, batch).compile()
+                totals = jax.ShapeDtypeStruct((3,), jnp.float32, sharding=NamedSharding(self.mesh, P()))
+                program = self._accumulate.lower(self.trained, self.frozen, self.trained, totals, batch).compile()
                 self.compiled[_shape(batch)] = program
         return program
 
     def zeros(self) -> Sums:
         """Nothing added up yet."""
         with jax.set_mesh(self.mesh):
-            return self._zeros()
+            return Sums(self._zeros(), jax.device_put(jnp.zeros(3), NamedSharding(self.mesh, P())))
 
     def accumulate(self, state: TrainState, frozen: Flat, sums: Sums, batch: Batch) -> Sums:
-        """Adds a micro-batch, placed by `sharding.place_batch`; `sums` is donated."""
-        return _known(self.compiled, batch)(state.params, frozen, sums, batch)
+        """Adds a micro-batch, placed by `sharding.place_batch`; the gradients of `sums` are donated, its totals are not."""
+        return Sums(*_known(self.compiled, batch)(state.params, frozen, sums.gradients, sums.totals, batch))
 
     def apply(self, state: TrainState, sums: Sums) -> tuple[TrainState, dict[str, jax.Array]]:
         """The state after a step (the one before is donated), and {"loss", "accuracy", "tokens", "grad_norm"}."""
         with jax.set_mesh(self.mesh):
             return self._apply(state, sums)
 
-    def evaluate(self, state: TrainState, frozen: Flat, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Sums over a batch: cross-entropy, learned tokens, right first guesses."""
+    def evaluate(self, state: TrainState, frozen: Flat, batch: Batch) -> jax.Array:
+        """Totals (3,) of a batch: cross-entropy, learned tokens, right first guesses."""
         return _known(self.evaluators, batch)(state.params, frozen, batch)
 
-    def _zero(self) -> Sums:
-        gradients = {path: jnp.zeros(leaf.shape, out_sharding=leaf.sharding) for path, leaf in self.trained.items()}
-        return Sums(gradients, jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+    def _zero(self) -> Flat:
+        return {path: jnp.zeros(leaf.shape, out_sharding=leaf.sharding) for path, leaf in self.trained.items()}
 
-    def _add(self, trained: Flat, frozen: Flat, sums: Sums, batch: Batch) -> Sums:
-        def loss(trained: Flat) -> tuple[jax.Array, dict[str, jax.Array]]:
-            return self._loss(trained, frozen, batch)
+    def _add(self, trained: Flat, frozen: Flat, gradients: Flat, totals: jax.Array, batch: Batch) -> tuple[Flat, jax.Array]:
+        def loss(trained: Flat) -> tuple[jax.Array, jax.Array]:
+            found = self._loss(trained, frozen, batch)
+            return found[0], found
 
-        (value, more), gradients = jax.value_and_grad(loss, has_aux=True)(trained)
-        added = jax.tree.map(jnp.add, sums.gradients, gradients)
-        return Sums(added, sums.loss + value, sums.tokens + more["tokens"], sums.correct + more["correct"])
+        (_, found), more = jax.value_and_grad(loss, has_aux=True)(trained)
+        return jax.tree.map(jnp.add, gradients, more), totals + found
 
     def _update(self, state: TrainState, sums: Sums) -> tuple[TrainState, dict[str, jax.Array]]:
         # Broken samples weigh nothing; a step in which all are broken changes nothing.
-        tokens = jnp.maximum(sums.tokens, 1)
+        loss, count, correct = sums.totals
+        tokens = jnp.maximum(count, 1)
         gradients = jax.tree.map(lambda leaf: leaf / tokens, sums.gradients)
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
-            "loss": sums.loss / tokens,
-            "accuracy": sums.correct / tokens,
-            "tokens": sums.tokens,
+            "loss": loss / tokens,
+            "accuracy": correct / tokens,
+            "tokens": count,
             "grad_norm": optax.tree.norm(gradients),
         }
         return TrainState(params, opt_state, state.step + 1), metrics
 
-    def _measure(self, trained: Flat, frozen: Flat, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-        loss, more = self._loss(trained, frozen, batch)
-        return loss, more["tokens"], more["correct"]
+    def _measure(self, trained: Flat, frozen: Flat, batch: Batch) -> jax.Array:
+        return self._loss(trained, frozen, batch)
 
 
 def _shape(batch: Batch) -> Shape:

@@ -72,8 +72,8 @@ def test_sharded_gradients_are_those_of_inference(reference, sharded) -> None:
     step, state, frozen = sharded
     step.compile(batch)
     sums = step.accumulate(state, frozen, step.zeros(), sharding.place_batch(batch, step.mesh))
-    np.testing.assert_allclose(sums.loss, loss, rtol=1e-5)
-    assert sums.tokens == np.sum((batch.labels >= 0) * batch.weight[:, None])
+    np.testing.assert_allclose(sums.totals[0], loss, rtol=1e-5)
+    assert sums.totals[1] == np.sum((batch.labels >= 0) * batch.weight[:, None])
     assert sums.gradients.keys() == wanted.keys()
     for path, gradient in sums.gradients.items():
         assert gradient.sharding.spec == sharding.spec(path)
@@ -110,7 +110,7 @@ def test_bfloat16_frozen_tower_and_every_remat(reference) -> None:
     step, state, frozen = _run(MeshConfig(), 1, Partition(), Compute(remat="attention", clips=0))
     step.compile(batch)
     sums = step.accumulate(state, frozen, step.zeros(), sharding.place_batch(batch, step.mesh))
-    np.testing.assert_allclose(sums.loss, loss, rtol=2e-2)
+    np.testing.assert_allclose(sums.totals[0], loss, rtol=2e-2)
     assert all(path.startswith("decoder.") for path in state.params)
     assert all(leaf.dtype == jnp.float32 for leaf in state.params.values())
     assert frozen and all(path.startswith("visual.") and leaf.dtype == jnp.bfloat16 for path, leaf in frozen.items())
@@ -132,14 +132,14 @@ def test_adapters_begin_as_the_model_and_learn(reference) -> None:
     losses = []
     for _ in range(3):
         sums = step.accumulate(state, frozen, step.zeros(), placed)
-        losses.append(float(sums.loss))
+        losses.append(float(sums.totals[0]))
         state, _ = step.apply(state, sums)
     np.testing.assert_allclose(losses[0], loss, rtol=1e-5)
     assert losses[2] < losses[1] < losses[0]
     whole = tree.to_model(merged(state.params, frozen, partition.lora))
     changed = _reference_sum(jax.tree.map(np.asarray, whole), batch)
     after = step.accumulate(state, frozen, step.zeros(), placed)
-    np.testing.assert_allclose(changed, after.loss, rtol=1e-4)
+    np.testing.assert_allclose(changed, after.totals[0], rtol=1e-4)
 
 
 def test_only_compiled_shapes_run(sharded) -> None:

@@ -1,0 +1,163 @@
+"""What a run is, as frozen dataclasses: made by the `get_config()` of a file in configs/, changed by `name=value`."""
+
+import ast
+import dataclasses
+import difflib
+import re
+import runpy
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from svlm_jax.config import ModelConfig
+from svlm_jax.data.chunks import ChunkSettings
+from svlm_jax.data.clips import PUBLISHED, Pixels
+from svlm_jax.data.pipeline import PipelineSettings
+from svlm_jax.errors import ConfigError
+from svlm_jax.synthetic.samples import MatchSettings
+from svlm_jax.train.forward import Compute
+from svlm_jax.train.loop import LoopConfig
+from svlm_jax.train.optimizer import OptimizerConfig
+from svlm_jax.train.sharding import MeshConfig
+from svlm_jax.train.state import Partition
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """Where the weights come from: a checkpoint (folder or hub id), or an architecture with random weights and a tokenizer.
+
+    Attributes:
+      architecture: of a model trained from scratch; `tokenizer` is a folder with its tokenizer.json then.
+    """
+
+    checkpoint: str | None = None
+    architecture: ModelConfig | None = None
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.checkpoint is None) == (self.architecture is None):
+            raise ConfigError("a model needs either a checkpoint or an architecture to train from scratch, and not both.")
+        if self.architecture is not None and self.tokenizer is None:
+            raise ConfigError("a model trained from scratch needs a tokenizer: the folder of a tokenizer.json.")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotationSet:
+    """A file of annotations, and the folder that its videos are relative to (default: that of the file)."""
+
+    path: str
+    folder: str | None = None
+    weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchSet:
+    """`count` chunks of synthetic matches; frames of `size` (height, width) pixels."""
+
+    seed: int = 0
+    count: int = 1_000_000
+    size: tuple[int, int] | None = None
+    settings: MatchSettings = dataclasses.field(default_factory=MatchSettings)
+    weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What is trained on, or evaluated on, and in which shapes."""
+
+    sets: tuple[AnnotationSet | MatchSet, ...]
+    pipeline: PipelineSettings
+    chunks: ChunkSettings = dataclasses.field(default_factory=ChunkSettings)
+    pixels: Pixels = PUBLISHED
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A whole run.
+
+    Attributes:
+      name: of its folder under `folder`, which holds checkpoints and metrics.
+      wandb: project of Weights & Biases; None: not used.
+      seed: of random weights and adapters.
+    """
+
+    name: str
+    model: ModelSource
+    data: DataConfig
+    evaluation: DataConfig | None = None
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    compute: Compute = dataclasses.field(default_factory=Compute)
+    partition: Partition = dataclasses.field(default_factory=Partition)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    folder: str = "runs"
+    wandb: str | None = None
+    seed: int = 0
+
+    @property
+    def home(self) -> Path:
+        """The folder of this run."""
+        return Path(self.folder).expanduser() / self.name
+
+
+def load_config(path: str | Path, changes: Iterable[str] = ()) -> TrainConfig:
+    """What `get_config()` of a Python file returns, with changes such as "optimizer.learning_rate=3e-5".
+
+    ConfigError for a file without one, for fields that do not exist and for values of the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"there is no configuration {path}.")
+    try:
+        config = runpy.run_path(str(path))["get_config"]()
+    except KeyError as error:
+        raise ConfigError(f"{path} has no function {error.args[0]}(), expected one that returns a TrainConfig.") from error
+    except TypeError as error:
+        found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        if found is None:
+            raise
+        raise ConfigError(f"{path} gives {found[1]} a field {found[2]}, which it does not have.") from error
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(f"get_config() of {path} returns a {type(config).__name__}, expected a TrainConfig.")
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ConfigError(f"{change!r} is no change of a field, expected name=value.")
+        config = _changed(config, name.strip(), name.strip().split("."), text.strip())
+    return config
+
+
+def _changed(value: T, name: str, path: list[str], text: str) -> T:
+    """`value`, a dataclass, with the field at `path` read from text."""
+    fields = {field.name for field in dataclasses.fields(value)}  # type: ignore[arg-type]
+    if path[0] not in fields:
+        near = difflib.get_close_matches(path[0], fields, 1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(fields))}."
+        raise ConfigError(f"{name} is no field: {type(value).__name__} has no {path[0]}; {hint}")
+    before = getattr(value, path[0])
+    if len(path) > 1:
+        if not dataclasses.is_dataclass(before):
+            raise ConfigError(f"{name} is no field: {'.'.join(name.split('.')[: -len(path) + 1])} has no fields.")
+        after: Any = _changed(before, name, path[1:], text)
+    else:
+        after = _read(name, text, before)
+    return dataclasses.replace(value, **{path[0]: after})  # type: ignore[type-var]
+
+
+def _read(name: str, text: str, before: Any) -> Any:
+    """Text as a value of the kind that stood there."""
+    try:
+        after = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        after = text
+    if isinstance(before, float) and isinstance(after, int) and not isinstance(after, bool):
+        after = float(after)
+    if isinstance(before, tuple) and isinstance(after, list):
+        after = tuple(after)
+    if dataclasses.is_dataclass(before):
+        raise ConfigError(f"{name} is a {type(before).__name__}, whose fields are changed one by one.")
+    if before is not None and after is not None and type(after) is not type(before):
+        raise ConfigError(f"{name} is {text!r}, expected a value of type {type(before).__name__} such as {before!r}.")
+    return after

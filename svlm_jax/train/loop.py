@@ -1,0 +1,181 @@
+"""The run itself: batches in, steps, reports, evaluations, checkpoints, and an orderly end when the machine is wanted back."""
+
+import dataclasses
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, Literal, Protocol, Self
+
+import jax
+from jax.experimental import multihost_utils
+
+from svlm_jax.data.chunks import Batch
+from svlm_jax.errors import ConfigError
+from svlm_jax.train import sharding
+from svlm_jax.train.checkpoints import Checkpoints
+from svlm_jax.train.metrics import Record, Reports
+from svlm_jax.train.state import TrainState
+from svlm_jax.train.step import Step
+from svlm_jax.train.tree import Flat
+
+logger = logging.getLogger(__name__)
+
+Outcome = Literal["finished", "preempted"]
+
+
+class Data(Protocol):
+    """This process's rows of one global micro-batch after the other; `svlm_jax.data.pipeline.Pipeline` is one."""
+
+    def __next__(self) -> Batch: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """How long a run is, and how often it stops to look and to save.
+
+    Attributes:
+      steps: optimizer steps; 0: as many as `epochs` over the data are.
+      accumulate: micro-batches of one step.
+      eval_every, save_every: in steps; 0: at the end only. eval_batches: micro-batches of an evaluation, always the same.
+      keep: checkpoints that stay.
+    """
+
+    steps: int = 0
+    epochs: float = 1.0
+    accumulate: int = 1
+    eval_every: int = 100
+    eval_batches: int = 8
+    save_every: int = 20
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("epochs", 0), ("accumulate", 1), ("eval_every", 0), ("save_every", 0), ("keep", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"loop.{name} is {getattr(self, name)}, expected at least {least}.")
+
+
+class Preemption:
+    """Whether the run should save and leave: after a SIGTERM here or, with several processes, to any of them."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        # With several processes, jax.distributed listens, and agrees on a step with the others.
+        if jax.process_count() == 1:
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def at(self, step: int) -> bool:
+        """The same answer in every process; to be asked once after every step."""
+        if jax.process_count() > 1:
+            return bool(multihost_utils.reached_preemption_sync_point(step))
+        return self._asked
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+
+
+class Loop:
+    """One run over compiled programs.
+
+    Args:
+      step: compiled for every shape that the data may have, and for evaluation if there is any.
+      rate: learning rate of the step after so many. flops: operations of a micro-batch; None: not counted.
+      peak: operations a second of all devices together.
+    """
+
+    def __init__(
+        self,
+        config: LoopConfig,
+        step: Step,
+        data: Data,
+        checkpoints: Checkpoints,
+        reports: Reports,
+        *,
+        rate: Callable[[int], Any],
+        evaluation: Data | None = None,
+        flops: Callable[[Batch], float] | None = None,
+        peak: float | None = None,
+    ) -> None:
+        self.config, self.step, self.data, self.checkpoints, self.reports = config, step, data, checkpoints, reports
+        self._rate, self._evaluation, self._flops, self._peak = rate, evaluation, flops, peak
+        self._first = None if evaluation is None else evaluation.state()
+
+    def run(self, state: TrainState, frozen: Flat) -> tuple[TrainState, Outcome]:
+        """From `state` (donated) to the last step, or to a preemption; a checkpoint of where it ends is complete then."""
+        done = int(state.step)
+        outcome: Outcome = "finished"
+        with Preemption() as preemption:
+            while done < self.config.steps and outcome == "finished":
+                state, record = self._one(state, frozen)
+                done += 1
+                last = done == self.config.steps
+                if self._evaluation is not None and (last or _due(done, self.config.eval_every)):
+                    record |= self.evaluate(state, frozen)
+                self.reports.write(done, self.config.steps, record)
+                if preemption.at(done) and not last:
+                    outcome = "preempted"
+                if last or outcome == "preempted" or _due(done, self.config.save_every):
+                    self.checkpoints.save(done, state, self.data.state())
+        self.checkpoints.wait()
+        return state, outcome
+
+    def evaluate(self, state: TrainState, frozen: Flat) -> Record:
+        """Cross-entropy and accuracy over the first batches of the evaluation data, weighted by token."""
+        assert self._evaluation is not None and self._first is not None
+        self._evaluation.restore(self._first)
+        totals = None
+        for _ in range(self.config.eval_batches):
+            batch = sharding.place_batch(next(self._evaluation), self.step.mesh)
+            found = self.step.evaluate(state, frozen, batch)
+            totals = found if totals is None else totals + found
+        if totals is None:
+            return {}
+        loss, tokens, correct = (float(value) for value in totals)
+        return {"eval_loss": loss / max(tokens, 1), "eval_accuracy": correct / max(tokens, 1)}
+
+    def _one(self, state: TrainState, frozen: Flat) -> tuple[TrainState, Record]:
+        begin, waited, tokens, flops = time.perf_counter(), 0.0, 0, 0.0
+        sums = self.step.zeros()
+        for batch, wait in self._batches():
+            before = sums.totals
+            sums = self.step.accumulate(state, frozen, sums, batch)
+            # At most two micro-batches are under way, so that their frames do not pile up on the devices.
+            jax.block_until_ready(before)
+            waited += wait
+            tokens += batch.tokens.size
+            flops += self._flops(batch) if self._flops else 0.0
+        rate = float(self._rate(int(state.step)))
+        state, metrics = self.step.apply(state, sums)
+        record = {name: float(value) for name, value in metrics.items()}
+        seconds = time.perf_counter() - begin
+        record |= {"learning_rate": rate, "seconds": seconds, "tokens_per_second": tokens / seconds}
+        record["data_wait"] = waited / seconds
+        if self._peak and flops:
+            record["mfu"] = flops / seconds / self._peak
+        broken = getattr(self.data, "broken", ())
+        return state, record | ({"broken_samples": float(len(broken))} if len(broken) else {})
+
+    def _batches(self) -> Iterator[tuple[Batch, float]]:
+        """The micro-batches of a step, on the devices, and how long each kept the run waiting, in seconds."""
+        for _ in range(self.config.accumulate):
+            begin = time.perf_counter()
+            batch = next(self.data)
+            wait = time.perf_counter() - begin
+            yield sharding.place_batch(batch, self.step.mesh), wait
+
+
+def _due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0

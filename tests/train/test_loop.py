@@ -1,0 +1,181 @@
+"""Whole runs: learning, reports, evaluation, interruption, and what a resumed run makes of its checkpoints."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from svlm_jax.errors import CheckpointError, ConfigError
+from svlm_jax.train import sharding
+from svlm_jax.train.checkpoints import Checkpoints, Identity, checksum
+from svlm_jax.train.forward import Compute
+from svlm_jax.train.loop import Loop, LoopConfig
+from svlm_jax.train.metrics import JsonLines, Reports, TensorBoard, duration
+from svlm_jax.train.optimizer import OptimizerConfig, make_optimizer, schedule
+from svlm_jax.train.sharding import MeshConfig
+from svlm_jax.train.state import Partition, TrainState, init_state, place_flat
+from svlm_jax.train.step import Step
+from svlm_jax.train.tree import Flat
+from tests.train import tiny
+from tests.train.streams import Stream
+
+CONFIG = tiny.config(layers=1)
+OPTIMIZER = OptimizerConfig(2e-2, warmup=0)
+STEPS = 8
+
+
+class Runner:
+    """Compiled once for a mesh, then runs from the beginning or from a checkpoint as often as wanted."""
+
+    def __init__(self, mesh: MeshConfig, devices: int) -> None:
+        self.mesh = sharding.make_mesh(mesh, jax.devices()[:devices])
+        self.optimizer = make_optimizer(OPTIMIZER, STEPS)
+        self.step = Step(CONFIG, Compute(dtype="float32", clips=0), Partition(), self.optimizer, self.mesh)
+        for shape in Stream(CONFIG).shapes():
+            self.step.compile(shape)
+        self.step.compile(Stream(CONFIG).shapes()[0], evaluate=True)
+
+    def fresh(self) -> tuple[TrainState, Flat]:
+        flat = place_flat(tiny.params(CONFIG), self.mesh)
+        return init_state(flat, Partition(), self.optimizer, self.mesh, frozen_dtype="float32")
+
+    @contextlib.contextmanager
+    def checkpoints(self, folder: Path, frozen: Flat, config: object = CONFIG) -> Iterator[Checkpoints]:
+        checkpoints = Checkpoints(folder, Identity(config, checksum(frozen), {}), keep=2)
+        try:
+            yield checkpoints
+        finally:
+            checkpoints.close()
+
+    def run(self, folder: Path, steps: int = STEPS, stream: Stream | None = None) -> tuple[str, list[dict[str, float]]]:
+        """Resumes if it can; (outcome, all records in the file)."""
+        state, frozen = self.fresh()
+        stream = stream or Stream(CONFIG)
+        with self.checkpoints(folder / "checkpoints", frozen) as checkpoints:
+            if checkpoints.latest is not None:
+                state, where = checkpoints.restore(self.step.state)
+                stream.restore(where)
+            config = LoopConfig(steps=steps, accumulate=2, eval_every=4, eval_batches=1, save_every=3)
+            data = {"rate": schedule(OPTIMIZER, STEPS), "evaluation": Stream(CONFIG, distinct=1)}
+            with contextlib.closing(JsonLines(folder / "metrics.jsonl", int(state.step) + 1)) as log:
+                _, outcome = Loop(config, self.step, stream, checkpoints, Reports([log]), **data).run(state, frozen)
+        return outcome, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def single() -> Runner:
+    return Runner(MeshConfig(), 1)
+
+
+@pytest.fixture(scope="module")
+def whole(single: Runner, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, float]]]:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    outcome, records = single.run(folder)
+    assert outcome == "finished"
+    return folder, records
+
+
+def _losses(records: list[dict[str, float]]) -> list[float]:
+    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
+    return [record["loss"] for record in records]
+
+
+def test_learns_evaluates_and_reports(whole) -> None:
+    folder, records = whole
+    losses = _losses(records)
+    assert len(losses) == STEPS
+    assert losses[-1] < 0.75 * losses[0]
+    assert [record["step"] for record in records if "eval_loss" in record] == [4, 8]
+    assert records[7]["eval_loss"] < records[3]["eval_loss"]
+    assert all(record["grad_norm"] > 0 and record["tokens_per_second"] > 0 for record in records)
+    assert records[0]["learning_rate"] == pytest.approx(OPTIMIZER.learning_rate)
+    assert sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdecimal()) == [6, 8]
+
+
+def test_killed_run_repeats_at_most_one_interval(whole, single: Runner, tmp_path: Path) -> None:
+    """A run that dies in step 5 goes on from step 3, and its trace is the uninterrupted one."""
+
+    class Dies(Stream):
+        def __next__(self):
+            if self.position == 9:
+                raise RuntimeError("power cut")
+            return super().__next__()
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        single.run(tmp_path, stream=Dies(CONFIG))
+    (tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir()
+    with (tmp_path / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 5, "lo')
+    assert single.run(tmp_path)[0] == "finished"
+    _, records = single.run(tmp_path)
+    assert _losses(records) == _losses(whole[1])
+
+
+def test_sigterm_saves_and_leaves(whole, single: Runner, tmp_path: Path) -> None:
+    class Terminated(Stream):
+        def __next__(self):
+            if self.position == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__next__()
+
+    outcome, records = single.run(tmp_path, stream=Terminated(CONFIG))
+    assert outcome == "preempted"
+    assert len(records) == 2
+    outcome, records = single.run(tmp_path)
+    assert outcome == "finished"
+    assert _losses(records) == _losses(whole[1])
+
+
+def test_goes_on_on_another_mesh(whole, single: Runner, tmp_path: Path) -> None:
+    assert single.run(tmp_path, steps=3)[0] == "finished"
+    outcome, records = Runner(MeshConfig(1, 2, 2), 4).run(tmp_path)
+    assert outcome == "finished"
+    np.testing.assert_allclose(_losses(records), _losses(whole[1]), rtol=1e-5)
+
+
+def test_checkpoints_of_other_models_are_refused(whole, single: Runner, tmp_path: Path) -> None:
+    folder, _ = whole
+    _, frozen = single.fresh()
+    text = dataclasses.replace(CONFIG.text, rms_norm_eps=1e-5)
+    other_model = dataclasses.replace(CONFIG, text=text)
+    other_tower = {"a": 2 * frozen["visual.patch_embed.weight"]}
+    more = dataclasses.replace(single.step.state, params={**single.step.state.params, "new": single.step.state.step})
+    for where, weights, config, wanted, message in (
+        (folder, frozen, other_model, single.step.state, "another model: its rms_norm_eps is 1e-06, expected 1e-05"),
+        (folder, other_tower, CONFIG, single.step.state, "trained on top of other frozen weights"),
+        (folder, frozen, CONFIG, more, r"step 8 of .* does not fit this run"),
+        (tmp_path / "none", frozen, CONFIG, single.step.state, "holds no complete checkpoint"),
+    ):
+        with (
+            single.checkpoints(where / "checkpoints", weights, config) as checkpoints,
+            pytest.raises(CheckpointError, match=message),
+        ):
+            checkpoints.restore(wanted)
+
+
+def test_tensorboard_and_the_line(tmp_path: Path) -> None:
+    record = {"loss": 1.5, "accuracy": 0.5, "grad_norm": 2.0, "learning_rate": 1e-5, "tokens_per_second": 3741.0}
+    record |= {"data_wait": 0.02, "seconds": 6.0, "mfu": 0.251, "broken_samples": 3.0, "eval_loss": 1.25, "eval_accuracy": 0.6}
+    said: list[str] = []
+    reports = Reports([TensorBoard(tmp_path)], said.append)
+    reports.write(12, 2050, record)
+    reports.close()
+    assert said == [
+        "step 12/2,050  loss 1.5000  acc 50.0 %  grad 2  lr 1.00e-05  3,741 tok/s  MFU 25.1 %  data wait 2 %  "
+        "3 broken samples  eval 1.2500 (acc 60.0 %)  3 h 24 min left"
+    ]
+    assert b"eval_loss" in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert [duration(seconds) for seconds in (5, 600, 7500)] == ["5 s", "10 min", "2 h 5 min"]
+
+
+def test_loop_values_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"loop.accumulate is 0, expected at least 1"):
+        LoopConfig(accumulate=0)
