@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up themselves; they need Python >= 3.11, no GPU.
-.PHONY: demo test lint format clean
+.PHONY: demo test kernels lint format clean
 
 # The first Python that is new enough; PYTHON=/path/to/python overrides it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -18,6 +18,14 @@ demo: $(VENV)/runtime.stamp
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest $(TEST_ARGS)
 
+# The kernels on a jax with Mosaic GPU (Python 3.12): their suites, and compiled for an H200 and TPUs without either.
+NEWER ?= $(shell for p in python3.12 python3.13 python3 ~/.pyenv/versions/3.1[23].*/bin/python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 12) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
+kernels:
+	@if test -z "$(NEWER)"; then echo "make kernels: skipped, there is no Python 3.12 or 3.13 here (set NEWER=/path/to/python)."; \
+	else $(MAKE) --no-print-directory test VENV=.venv-kernels PYTHON=$(NEWER) EXTRAS=test,aot,aot-tpu \
+		TEST_ARGS="tests/kernels tests/aot $(TEST_ARGS)"; fi
+
 lint: $(VENV)/dev.stamp
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -28,7 +36,7 @@ format: $(VENV)/dev.stamp
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) .venv-kernels demo-output
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "svlm-jax needs Python 3.11 or newer: none found (set PYTHON=/path/to/python)." >&2; exit 2; }

@@ -1,0 +1,25 @@
+"""A recording of the authors' implementation, replayed through the Pallas kernels, vision tower included."""
+
+import pathlib
+
+from pallas_kernels import dispatch
+from svlm_jax.streaming.session import StreamingVLM
+from tests import golden_replay
+
+FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "streamingvlm"
+
+
+def test_recording_through_interpreted_kernels(monkeypatch):
+    """All recordings: `python -m tests.golden_replay tests/golden/streamingvlm --implementation interpret`."""
+    named, used = dispatch._named, set()
+
+    def noted(kernel, name, implementation, *rest):
+        used.add((kernel, implementation))
+        return named(kernel, name, implementation, *rest)
+
+    monkeypatch.setattr(dispatch, "_named", noted)
+    vlm = StreamingVLM.from_pretrained(FOLDER / "checkpoint", dtype="float32")
+    row = golden_replay.replay(vlm, FOLDER, "m_one_clip", "interpret", chunks=6)
+    assert row.exact, row
+    assert row.tokens > 60
+    assert used == {("cache_attention", "interpret"), ("window_attention", "interpret")}
