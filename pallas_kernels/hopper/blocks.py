@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 EMPTY = 2**30  # the order of a column that no row sees
 PADDING = -1  # the order of a row that sees nothing
+FEW = 512  # blocks that are put into a list without a sort
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +78,16 @@ def transposed(mask: Mask, row_order: jax.Array, row_segment: jax.Array, cols: C
 
 
 def _sorted(partly: jax.Array, wholly: jax.Array) -> Lists:
-    rank = jnp.where(wholly, 0, jnp.where(partly, 1, 2))
-    ids = jnp.argsort(rank, axis=-1, stable=True).astype(jnp.int32)
-    return Lists(ids, wholly.sum(-1).astype(jnp.int32), partly.sum(-1).astype(jnp.int32))
+    full, count = wholly.sum(-1).astype(jnp.int32), partly.sum(-1).astype(jnp.int32)
+    total = partly.shape[-1]
+    if total > FEW:
+        ids = jnp.argsort(jnp.where(wholly, 0, jnp.where(partly, 1, 2)), axis=-1, stable=True)
+    else:  # the place of each block in the list, then which block has place j: one fusion, where a sort is several programs
+        after = full[..., None] + jnp.cumsum(partly & ~wholly, axis=-1) - 1
+        place = jnp.where(wholly, jnp.cumsum(wholly, axis=-1) - 1, jnp.where(partly, after, -1))
+        here = place[..., None, :] == jnp.arange(total)[:, None]
+        ids = jnp.where(here, jnp.arange(total), 0).sum(-1)
+    return Lists(ids.astype(jnp.int32), full, count)
 
 
 def _pairs(mask: Mask, row_order: jax.Array, row_segment: jax.Array, cols: Columns, rows: int) -> tuple[jax.Array, jax.Array]:
