@@ -1,0 +1,57 @@
+"""A model that watches an unseen match, free-running, judged against the truth."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from svlm_jax.streaming.caption import Caption
+from svlm_jax.streaming.session import StreamingVLM, StreamSettings
+from svlm_jax.streaming.sources import open_source
+from svlm_jax.synthetic.match import SCALE, Match
+from svlm_jax.synthetic.score import SLICE, score_match, score_slices
+from svlm_jax.synthetic.world import HEIGHT, TICKS, WIDTH
+
+
+def evaluate_match(
+    vlm: StreamingVLM,
+    seed: int,
+    minutes: float,
+    settings: StreamSettings | None = None,
+    *,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+    scale: int = SCALE,
+    on_caption: Callable[[Caption], None] | None = None,
+) -> dict[str, Any]:
+    """Streams `minutes` of the match `seed` through a model and scores what it says.
+
+    Args:
+      settings: of the stream; the default asks nothing, as in training. Two frames a second, whatever they say.
+      size: (height, width) that the model sees. scale: at which pictures are drawn before they are resized to it.
+    Returns:
+      the figures of `score.Report`, `seconds_per_second` (compute per second of the match, compilation left out), and the same
+      for every ten minutes under "slices"; plain values for JSON.
+    """
+    settings = dataclasses.replace(settings or StreamSettings(query=None), fps=float(TICKS), chunk_seconds=1.0)
+    session = vlm.stream(settings, duration=settings.duration or minutes * 60)
+    said: list[str] = []
+    spent: list[float] = []  # seconds
+    with open_source(f"synthetic:match?seed={seed}&minutes={minutes}&scale={scale}", size=size) as source:
+        for chunk in source:
+            if not said:
+                session.fork().feed(chunk)  # compiles
+            caption = session.feed(chunk)
+            said.append(caption.text)
+            spent.append(caption.timing.step / 1e3)
+            if on_caption is not None:
+                on_caption(caption)
+    truth = Match(seed).seconds(len(said))
+    whole = {"seed": seed, "minutes": minutes, **score_match(truth, said).to_json(), **_speed(spent)}
+    slices = [
+        {"start": start, **report.to_json(), **_speed(spent[start : start + SLICE])}
+        for start, report in zip(range(0, len(said), SLICE), score_slices(truth, said), strict=True)
+    ]
+    return {**whole, "slices": slices}
+
+
+def _speed(spent: list[float]) -> dict[str, float]:
+    return {"seconds_per_second": round(sum(spent) / len(spent), 5)}

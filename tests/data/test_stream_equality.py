@@ -1,0 +1,51 @@
+"""The proof that training shows the model what streaming does: the same logits for the same words."""
+
+import jax
+import numpy as np
+
+from svlm_jax import functional
+from svlm_jax.cache.window import WindowConfig
+from svlm_jax.data import chunks
+from svlm_jax.data.chunks import ChunkBuilder, ChunkSettings, Turn
+from svlm_jax.streaming.chunk import Chunk
+from svlm_jax.streaming.sampling import Sampling
+from svlm_jax.streaming.session import StreamingVLM, StreamSettings
+from svlm_jax.synthetic import Match
+from tests.checkpoints import tiny
+
+SIZE = (84, 112)
+PREVIOUS = "blue kickoff score 0-0 red steal onyx"
+QUERY, SINK, TAIL = "Tell.", 9, 12
+WORDS = 6  # tokens that the random model says a second; it never ends a reply itself
+
+
+def test_a_sample_has_the_logits_of_the_stream(monkeypatch):
+    vlm = StreamingVLM.from_pretrained(tiny(), dtype="float32")
+    sampling = Sampling.from_generation_config(
+        vlm.checkpoint.generation_config, temperature=0.0, repetition_penalty=1.0, max_new_tokens=WORDS
+    )
+    window = WindowConfig(sink=SINK, tail=TAIL)
+    session = vlm.stream(
+        StreamSettings(window=window, query=QUERY, previous_text=PREVIOUS, sampling=sampling, keep_logits=True, duration=8)
+    )
+    seconds = Match(seed=3).seconds(10, start=6)
+    frames = np.stack([Match().frames(second) for second in seconds]).transpose(0, 1, 4, 2, 3)
+    said, streamed = [], []
+    for number, clip in enumerate(frames):
+        said.append(session.feed(Chunk(clip, float(number), number + 1.0)).tokens)
+        streamed.append(np.asarray(session.last.logits[0][:WORDS]))
+
+    monkeypatch.setattr(chunks, "MARKER", "")  # replies that hit the cap have none
+    build = ChunkBuilder(vlm.tokenizer.encode, vlm.config, ChunkSettings(sink=SINK, tail=TAIL, query=QUERY))
+    spoken = [
+        Turn(number, number + 1, vlm.tokenizer.decode(tokens), query="" if number else QUERY)
+        for number, tokens in enumerate(said)
+    ]
+    sample = build.build(PREVIOUS, spoken, np.ascontiguousarray(frames))
+    places = np.flatnonzero(sample.labels != chunks.IGNORED).reshape(len(frames), WORDS + 1)[:, :WORDS]
+    assert sample.tokens[places].tolist() == [list(tokens) for tokens in said]  # the text gives the same tokens again
+
+    model = functional.bind(vlm.config, vlm.params)
+    visuals = model.see(sample.frames).reshape(-1, vlm.config.text.hidden_size)
+    logits = np.asarray(jax.device_get(model(sample.tokens[None], sample.positions[None], visuals)))[0]
+    np.testing.assert_allclose(logits[places - 1], np.stack(streamed), atol=2e-4)
