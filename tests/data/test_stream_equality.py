@@ -45,7 +45,10 @@ def test_a_sample_has_the_logits_of_the_stream(monkeypatch):
     places = np.flatnonzero(sample.labels != chunks.IGNORED).reshape(len(frames), WORDS + 1)[:, :WORDS]
     assert sample.tokens[places].tolist() == [list(tokens) for tokens in said]  # the text gives the same tokens again
 
-    model = functional.bind(vlm.config, vlm.params)
-    visuals = model.see(sample.frames).reshape(-1, vlm.config.text.hidden_size)
-    logits = np.asarray(jax.device_get(model(sample.tokens[None], sample.positions[None], visuals)))[0]
-    np.testing.assert_allclose(logits[places - 1], np.stack(streamed), atol=2e-4)
+    @jax.jit
+    def logits(params, tokens, positions, frames):
+        model = functional.bind(vlm.config, params)
+        return model(tokens, positions, model.see(frames).reshape(-1, vlm.config.text.hidden_size))[0]
+
+    whole = np.asarray(logits(vlm.params, sample.tokens[None], sample.positions[None], sample.frames))
+    np.testing.assert_allclose(whole[places - 1], np.stack(streamed), atol=2e-4)
