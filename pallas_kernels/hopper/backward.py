@@ -56,6 +56,7 @@ class Given(NamedTuple):
     column_segment: jax.Array  # (B, C)
 
 
+@functools.partial(jax.jit, static_argnames=("scale", "mask", "machine"))
 def d_queries(given: Given, visits: blocks.Lists, *, scale: float, mask: blocks.Mask, machine: Machine = DEVICE) -> jax.Array:
     """dQ (B, K, R, H) in the queries' dtype; visits: for blocks of OWN rows, blocks of WALK columns."""
     return _call(
@@ -63,6 +64,7 @@ def d_queries(given: Given, visits: blocks.Lists, *, scale: float, mask: blocks.
     )[0]
 
 
+@functools.partial(jax.jit, static_argnames=("scale", "mask", "machine"))
 def d_keys_values(
     given: Given, visits: blocks.Lists, *, scale: float, mask: blocks.Mask, machine: Machine = DEVICE
 ) -> tuple[jax.Array, jax.Array]:

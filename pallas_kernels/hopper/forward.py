@@ -76,6 +76,8 @@ def choose(rows: int, columns: int, heads: int, *, rotates: bool = False) -> Til
     return Tiles(2, 128, 2, 1) if splits == 1 else Tiles(2, 64, 3, splits)
 
 
+# Compiled as a function of its own: layers that call it alike are traced and lowered once.
+@functools.partial(jax.jit, static_argnames=("scale", "mask", "tiles", "kept", "machine"))
 def attend(
     rows: Rows,
     keys: jax.Array,

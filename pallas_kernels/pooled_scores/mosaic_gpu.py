@@ -72,7 +72,7 @@ def pooled_scores(
     row_lse = layout.pad(layout.fold_scalars(lse, heads) * LOG2E, 2, total)
     cols = blocks.columns(slot_order, slot_order, OWN)
     visits = blocks.transposed(MASK, order, order, cols, WALK)
-    parts = _sums(rows, keys, row_lse, order, cols, visits, scale, Machine(interpret))
+    parts = _sums(rows, keys, row_lse, order, cols, visits, scale=scale, machine=Machine(interpret))
 
     # The last block begins early when the blocks do not divide the slots; what it repeats is zero there and left out.
     repeated = parts.shape[2] * OWN - size
@@ -81,6 +81,7 @@ def pooled_scores(
     return sums[:, :, :slots] / (group * asking)[:, None, None]
 
 
+@functools.partial(jax.jit, static_argnames=("scale", "machine"))
 def _sums(
     rows: jax.Array,
     keys: jax.Array,
@@ -88,6 +89,7 @@ def _sums(
     order: jax.Array,
     cols: blocks.Columns,
     visits: blocks.Lists,
+    *,
     scale: float,
     machine: Machine,
 ) -> jax.Array:
