@@ -78,7 +78,7 @@ def _auto(kernel: str, name: str, arrays: Any, options: dict[str, Any], xla: Cal
     for implementation, platform in PLATFORM.items():
         reason = _why_not(kernel, implementation, arrays, options)
         if reason is None:
-            branches[platform] = functools.partial(getattr(_load(kernel, implementation), name), **options)
+            branches[platform] = _kernel(kernel, implementation, name, **options)
         reasons.append(f"{platform}: {implementation if reason is None else f'xla, because {reason}'}")
     _say_once(f"{kernel}, auto: {'; '.join(reasons)}; elsewhere: xla")
     return functools.partial(_by_platform, branches, xla) if branches else xla
@@ -96,16 +96,15 @@ def _named(
     reason = _missing(kernel, where) if implementation == "interpret" else _why_not(kernel, where, arrays, options)
     if reason is not None:
         raise NotImplementedError(f"{kernel} cannot run as {implementation!r}: {reason}.")
-    run = getattr(_load(kernel, where), name)
     if implementation == "interpret":
-        return functools.partial(run, interpret=True, **options)
+        return _kernel(kernel, where, name, interpret=True, **options)
     shape = jax.eval_shape(xla, *arrays)
     message = f"{kernel} cannot run as {implementation!r}: the program is compiled for a platform other than {PLATFORM[where]}."
 
     def refuse(*_: Any) -> Any:
         return jax.tree.map(lambda s: _refuse.bind(message=message, shape=s.shape, dtype=s.dtype), shape)
 
-    return functools.partial(_by_platform, {PLATFORM[where]: functools.partial(run, **options)}, refuse)
+    return functools.partial(_by_platform, {PLATFORM[where]: _kernel(kernel, where, name, **options)}, refuse)
 
 
 def _why_not(kernel: str, implementation: str, arrays: Any, options: dict[str, Any]) -> str | None:
@@ -135,6 +134,12 @@ def _missing(kernel: str, implementation: str) -> str | None:
 @functools.cache
 def _load(kernel: str, implementation: str) -> ModuleType:
     return importlib.import_module(f"pallas_kernels.{kernel}.{implementation}")
+
+
+@functools.cache
+def _kernel(kernel: str, implementation: str, name: str, **options: Any) -> Callable[..., Any]:
+    """A Pallas kernel, traced once for all layers: tracing costs more than all else that is traced around it."""
+    return jax.jit(functools.partial(getattr(_load(kernel, implementation), name), **options))
 
 
 def _with_gradient_of(xla: Callable[..., Any], run: Callable[..., Any]) -> Callable[..., Any]:
