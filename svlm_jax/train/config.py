@@ -7,7 +7,7 @@ import re
 import runpy
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from svlm_jax.config import ModelConfig
 from svlm_jax.data.chunks import ChunkSettings
@@ -142,11 +142,12 @@ def _changed(value: T, name: str, path: list[str], text: str) -> T:
             raise ConfigError(f"{name} is no field: {'.'.join(name.split('.')[: -len(path) + 1])} has no fields.")
         after: Any = _changed(before, name, path[1:], text)
     else:
-        after = _read(name, text, before)
+        optional = type(None) in get_args(get_type_hints(type(value))[path[0]])
+        after = _read(name, text, before, optional=optional)
     return dataclasses.replace(value, **{path[0]: after})  # type: ignore[type-var]
 
 
-def _read(name: str, text: str, before: Any) -> Any:
+def _read(name: str, text: str, before: Any, *, optional: bool) -> Any:
     """Text as a value of the kind that stood there."""
     try:
         after = ast.literal_eval(text)
@@ -156,8 +157,10 @@ def _read(name: str, text: str, before: Any) -> Any:
         after = float(after)
     if isinstance(before, tuple) and isinstance(after, list):
         after = tuple(after)
+    if after is None and optional:
+        return None
     if dataclasses.is_dataclass(before):
         raise ConfigError(f"{name} is a {type(before).__name__}, whose fields are changed one by one.")
-    if before is not None and after is not None and type(after) is not type(before):
+    if before is not None and type(after) is not type(before):
         raise ConfigError(f"{name} is {text!r}, expected a value of type {type(before).__name__} such as {before!r}.")
     return after

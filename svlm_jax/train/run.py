@@ -20,6 +20,7 @@ from svlm_jax.config import ModelConfig
 from svlm_jax.data.chunks import Batch, ChunkBuilder, blank_sample
 from svlm_jax.data.pipeline import Pipeline
 from svlm_jax.data.samples import AnnotatedVideos, Samples
+from svlm_jax.models.presets import PRESETS, preset
 from svlm_jax.synthetic.samples import MatchSamples
 from svlm_jax.train import flops, sharding, tree
 from svlm_jax.train.checkpoints import Checkpoints, Identity, checksum
@@ -49,7 +50,8 @@ def run(config: TrainConfig, say: Say = logger.info) -> Outcome:
     mesh = sharding.make_mesh(config.mesh)
     optimizer = make_optimizer(config.optimizer, config.loop.steps)
     step = Step(source.config, config.compute, config.partition, optimizer, mesh)
-    say(f"{config.name}: {config.loop.steps:,} steps on {mesh.size} devices ({config.mesh.text}); {config.home}")
+    devices = "1 device" if mesh.size == 1 else f"{mesh.size} devices"
+    say(f"{config.name}: {config.loop.steps:,} steps on {devices} ({config.mesh.text}); {config.home}")
     compile_all(config, step, say)
     with contextlib.ExitStack() as open_things:
         state, frozen = init_state(
@@ -140,6 +142,12 @@ class Source:
             return jax.sharding.NamedSharding(mesh, sharding.P(*cut.spec[1:])) if layer else cut
 
         return place_flat(hf.load(self.checkpoint, sharding=where).params, mesh)
+
+
+def model_config(source: ModelSource) -> ModelConfig:
+    """The architecture alone; that of a released model needs no download."""
+    name = (source.checkpoint or "").rsplit("/", 1)[-1].lower().removesuffix("-instruct")
+    return preset(name) if name in PRESETS else Source.of(source).config
 
 
 def sets(config: DataConfig, source: Source) -> list[tuple[Samples, float]]:

@@ -53,6 +53,7 @@ class Step:
         self.state = abstract_state(self.trained, optimizer, mesh)
         self.compiled: dict[Shape, Any] = {}
         self.evaluators: dict[Shape, Any] = {}
+        self._applied: Any = None
         self._loss = functools.partial(loss_sums, config, compute, scale=partition.lora.scale)
         whole = NamedSharding(mesh, P())
         where = {path: leaf.sharding for path, leaf in self.trained.items()}
@@ -75,6 +76,7 @@ class Step:
                 totals = jax.ShapeDtypeStruct((3,), jnp.float32, sharding=NamedSharding(self.mesh, P()))
                 program = self._accumulate.lower(self.trained, self.frozen, self.trained, totals, batch).compile()
                 self.compiled[_shape(batch)] = program
+                self._applied = self._applied or self._apply.lower(self.state, Sums(self.trained, totals)).compile()
         return program
 
     def zeros(self) -> Sums:
@@ -88,8 +90,8 @@ class Step:
 
     def apply(self, state: TrainState, sums: Sums) -> tuple[TrainState, dict[str, jax.Array]]:
         """The state after a step (the one before is donated), and {"loss", "accuracy", "tokens", "grad_norm"}."""
-        with jax.set_mesh(self.mesh):
-            return self._apply(state, sums)
+        assert self._applied is not None, "compile comes first"
+        return self._applied(state, sums)
 
     def evaluate(self, state: TrainState, frozen: Flat, batch: Batch) -> jax.Array:
         """Totals (3,) of a batch: cross-entropy, learned tokens, right first guesses."""

@@ -1,0 +1,23 @@
+"""StreamingVLM, stage 2 (annealing): clips of 16 to 64 s with hardly a silence, on top of stage 1, same hyper-parameters."""
+
+import dataclasses
+
+from configs import sft_stage1
+from configs.shapes import bucket
+from svlm_jax.data.pipeline import PipelineSettings
+from svlm_jax.train.config import AnnotationSet, DataConfig, ModelSource, TrainConfig
+
+BUCKETS = tuple(bucket(source, seconds) for source in ("360p", "480p", "720p") for seconds in (24, 40, 64))
+
+
+def get_config() -> TrainConfig:
+    return dataclasses.replace(
+        sft_stage1.get_config(),
+        name="sft_stage2",
+        # Written by `python -m launch.train configs/sft_stage1.py --export checkpoints/sft_stage1`.
+        model=ModelSource("checkpoints/sft_stage1"),
+        data=DataConfig(
+            sets=(AnnotationSet("data/Inf-Streams-Train/fg/train_fg_with_seeks.jsonl", "data"),),
+            pipeline=PipelineSettings(batch=8, buckets=BUCKETS, threads=16),
+        ),
+    )

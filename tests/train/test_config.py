@@ -1,0 +1,94 @@
+"""Configurations: those that ship, changes from the command line, and what they refuse."""
+
+from pathlib import Path
+
+import pytest
+
+from svlm_jax.errors import ConfigError
+from svlm_jax.train.config import ModelSource, TrainConfig, load_config
+from svlm_jax.train.run import batch_shapes
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "shapes"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs_load_and_have_shapes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    config = load_config(path)
+    assert config.name == path.stem
+    assert all(shape.tokens.shape[0] == config.data.pipeline.batch for shape in batch_shapes(config.data))
+
+
+def _load(name: str, *changes: str) -> TrainConfig:
+    return load_config(ROOT / "configs" / f"{name}.py", changes)
+
+
+def test_stages_have_the_published_hyper_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    for name in ("sft_stage1", "sft_stage2"):
+        config = _load(name)
+        optimizer, loop = config.optimizer, config.loop
+        assert (optimizer.learning_rate, optimizer.warmup, optimizer.clip_norm, optimizer.weight_decay) == (1e-5, 0.03, 0, 0)
+        assert (optimizer.beta1, optimizer.beta2, optimizer.eps) == (0.9, 0.999, 1e-8)
+        assert config.data.pipeline.batch * loop.accumulate == 512
+        assert (loop.epochs, loop.eval_every, loop.save_every, loop.keep) == (1.0, 100, 20, 10)
+        assert (config.data.chunks.sink, config.data.chunks.tail) == (512, 512)
+        assert config.partition.freeze == (r"visual\.",)
+        assert max(bucket.tokens for bucket in config.data.pipeline.buckets) <= 53_248
+        assert config.compute.dtype == "bfloat16"
+
+
+def test_changes_from_the_command_line() -> None:
+    config = _load("tiny", "loop.steps=7", "optimizer.learning_rate=1", "mesh.tensor = 2", "wandb=mine", "evaluation=None")
+    assert config.loop.steps == 7
+    assert config.optimizer.learning_rate == 1.0
+    assert config.mesh.tensor == 2
+    assert config.wandb == "mine"
+    assert config.evaluation is None
+    assert _load("tiny", "partition.freeze=[]").partition.freeze == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("loop.stebs=7", r"loop.stebs is no field: LoopConfig has no stebs; did you mean steps\?"),
+        ("wing=7", r"wing is no field: TrainConfig has no wing; expected one of compute, data, evaluation"),
+        ("name.first=7", r"name.first is no field: name has no fields"),
+        ("loop.steps=many", r"loop.steps is 'many', expected a value of type int such as 20"),
+        ("loop=3", r"loop is a LoopConfig, whose fields are changed one by one"),
+        ("data=None", r"data is a DataConfig, whose fields are changed one by one"),
+        ("loop.steps", r"'loop.steps' is no change of a field, expected name=value"),
+        ("loop.accumulate=0", r"loop.accumulate is 0, expected at least 1"),
+    ],
+)
+def test_changes_that_do_not_fit(change: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _load("tiny", change)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there is no configuration"),
+        ("x = 1", r"has no function get_config\(\)"),
+        ("def get_config(): return 3", r"returns a int, expected a TrainConfig"),
+        (
+            "from svlm_jax.train.loop import LoopConfig\ndef get_config(): return LoopConfig(stebs=3)",
+            r"gives LoopConfig a field stebs, which it does not have",
+        ),
+    ],
+)
+def test_files_that_are_no_configuration(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "config.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_model_comes_from_one_place() -> None:
+    with pytest.raises(ConfigError, match="either a checkpoint or an architecture"):
+        ModelSource()
+    with pytest.raises(ConfigError, match="needs a tokenizer"):
+        ModelSource(architecture=_load("tiny").model.architecture)
