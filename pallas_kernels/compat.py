@@ -1,5 +1,6 @@
 """What differs between the versions of jax, and between GPUs, that the Mosaic GPU kernels meet."""
 
+import importlib
 from typing import Any
 
 import jax
@@ -25,6 +26,5 @@ def not_hopper() -> str | None:
 
 def gpu_interpreter(*, detect_races: bool = False) -> Any:
     """What makes a Mosaic GPU kernel run on a CPU, with its warpgroups, barriers and shared memory simulated."""
-    from jax.experimental.pallas import mosaic_gpu
-
+    mosaic_gpu: Any = importlib.import_module("jax.experimental.pallas.mosaic_gpu")
     return mosaic_gpu.InterpretGPUParams(detect_races=detect_races)

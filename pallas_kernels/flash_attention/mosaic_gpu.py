@@ -67,10 +67,10 @@ def backward(
     mask, order, segment = _who(query, order, segment_ids, sink, window)
     row_order, row_segment = _repeat(q, order, segment)
     length = order.shape[1]
-    scalars = (layout.fold_scalars(layout.pad(x, 2, length), heads) for x in (lse * LOG2E, delta))
+    row_lse, row_delta = (layout.fold_scalars(layout.pad(x, 2, length), heads) for x in (lse * LOG2E, delta))
     narrow, wide = (blocks.columns(order, segment, size) for size in (passes.WALK, passes.OWN))
     column = narrow.order.reshape(order.shape)
-    given = passes.Given(q, k, v, d_o, *scalars, row_order, row_segment, column, segment)
+    given = passes.Given(q, k, v, d_o, row_lse, row_delta, row_order, row_segment, column, segment)
     options: dict[str, Any] = {"scale": scale, "mask": mask, "machine": Machine(interpret)}
     d_query = passes.d_queries(given, blocks.lists(mask, row_order, row_segment, narrow, passes.OWN), **options)
     d_keys, d_values = passes.d_keys_values(

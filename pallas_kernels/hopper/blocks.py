@@ -2,8 +2,8 @@
 
               columns (keys), blocks of `keys`
              0    1    2    3    4    5
-    rows 0 [full|full| -- |part| -- | -- ]   visit 0, 1 | 3     full 2, count 3
-    rows 1 [full|full| -- |full|part| -- ]   visit 0, 1, 3 | 4  full 3, count 4
+    rows 0 [full|full| -- |part| -- | -- ]   visit 0, 1 | 3     full 2, length 3
+    rows 1 [full|full| -- |full|part| -- ]   visit 0, 1, 3 | 4  full 3, length 4
 
 A block is visited only when some row may see some column of it, and those that all rows see completely come first, so the
 kernel runs a loop without a mask and then one with it. Dead parts of a ring are neither fetched nor multiplied.
@@ -51,7 +51,7 @@ class Lists(NamedTuple):
 
     ids: jax.Array  # (B, row blocks, column blocks)
     full: jax.Array  # (B, row blocks) how many need no mask
-    count: jax.Array  # (B, row blocks) how many to visit
+    length: jax.Array  # (B, row blocks) how many to visit
 
 
 def columns(order: jax.Array, segment: jax.Array, size: int) -> Columns:
@@ -78,7 +78,7 @@ def transposed(mask: Mask, row_order: jax.Array, row_segment: jax.Array, cols: C
 
 
 def _sorted(partly: jax.Array, wholly: jax.Array) -> Lists:
-    full, count = wholly.sum(-1).astype(jnp.int32), partly.sum(-1).astype(jnp.int32)
+    full, length = wholly.sum(-1).astype(jnp.int32), partly.sum(-1).astype(jnp.int32)
     total = partly.shape[-1]
     if total > FEW:
         ids = jnp.argsort(jnp.where(wholly, 0, jnp.where(partly, 1, 2)), axis=-1, stable=True)
@@ -87,7 +87,7 @@ def _sorted(partly: jax.Array, wholly: jax.Array) -> Lists:
         place = jnp.where(wholly, jnp.cumsum(wholly, axis=-1) - 1, jnp.where(partly, after, -1))
         here = place[..., None, :] == jnp.arange(total)[:, None]
         ids = jnp.where(here, jnp.arange(total), 0).sum(-1)
-    return Lists(ids.astype(jnp.int32), full, count)
+    return Lists(ids.astype(jnp.int32), full, length)
 
 
 def _pairs(mask: Mask, row_order: jax.Array, row_segment: jax.Array, cols: Columns, rows: int) -> tuple[jax.Array, jax.Array]:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,8 @@ class Machine:
     def load(self, ref: Any, layout: Any) -> jax.Array:
         if self.interpret is not None:
             return ref[...]
-        return plgpu.load(ref, layout=layout, optimized=False)
+        load: Any = plgpu.load  # its signature changed with the versions
+        return load(ref, layout=layout, optimized=False)
 
     def full(self, shape: tuple[int, ...], value: float, layout: Any) -> jax.Array:
         x = jnp.full(shape, value, jnp.float32)
@@ -76,7 +77,7 @@ class Machine:
             return acc + self.product(stage, b)
         return pl.run_state(lambda ref: plgpu.wgmma(ref, a, b))(plgpu.ACC.init(acc))
 
-    def registers(self, count: int, action: str) -> None:
+    def registers(self, count: int, action: Literal["increase", "decrease"]) -> None:
         if self.interpret is None:
             plgpu.set_max_registers(count, action=action)
 
@@ -116,8 +117,8 @@ def fetch(count: Any, start: Callable[[Any], Any], lead: tuple[Any, ...], *copie
                 plgpu.copy_gmem_to_smem(source.at[block], memory.at[stage], ready.at[stage])
 
     def drain(j: Any, _: None) -> None:
-        for _, used, *_ in copies:
-            plgpu.barrier_wait(used.at[lax.rem(j, jnp.int32(stages))])
+        for copy in copies:
+            plgpu.barrier_wait(copy[1].at[lax.rem(j, jnp.int32(stages))])
 
     lax.fori_loop(0, count, step, None)
     lax.fori_loop(jnp.maximum(count - stages, 0), count, drain, None)

@@ -65,10 +65,10 @@ def test_most_blocks_are_skipped_in_order():
     """Of a causal square of 4 x 4 blocks, 6 are whole, 4 are partly visible and 6 are never fetched."""
     line = jnp.arange(64, dtype=jnp.int32)[None]
     lists = blocks.lists(blocks.Mask(), line, line, blocks.columns(line, line, 16), 16)
-    assert lists.count[0].tolist() == [1, 2, 3, 4]
+    assert lists.length[0].tolist() == [1, 2, 3, 4]
     assert lists.full[0].tolist() == [0, 1, 2, 3]
     window = blocks.lists(blocks.Mask(window=16, sink=4), line, line, blocks.columns(line, line, 16), 16)
-    assert window.count[0].tolist() == [1, 2, 3, 3]
+    assert window.length[0].tolist() == [1, 2, 3, 3]
 
 
 def test_the_last_block_begins_early_and_repeats_nothing():
