@@ -1,0 +1,68 @@
+"""The embedded model: a Qwen2.5-VL of 2.6 M parameters that learns to commentate on matches from nothing, on two CPU cores.
+
+Needs its tokenizer: python -c "from svlm_jax.synthetic.tokenizer import write_tokenizer as w; w('runs/match-tokenizer')"
+"""
+
+from svlm_jax.config import ModelConfig, TextConfig, VisionConfig
+from svlm_jax.data.chunks import Bucket, ChunkSettings
+from svlm_jax.data.pipeline import PipelineSettings
+from svlm_jax.synthetic.samples import MatchSettings
+from svlm_jax.synthetic.tokenizer import VOCAB_SIZE, token_id
+from svlm_jax.synthetic.world import HEIGHT, WIDTH
+from svlm_jax.train.config import DataConfig, MatchSet, ModelSource, TrainConfig
+from svlm_jax.train.forward import Compute
+from svlm_jax.train.loop import LoopConfig
+from svlm_jax.train.optimizer import OptimizerConfig
+from svlm_jax.train.sharding import MeshConfig
+from svlm_jax.train.state import Partition
+
+SIZE = (HEIGHT, WIDTH)
+SECONDS = 24
+CHUNKS = ChunkSettings(sink=8, tail=96)
+BUCKETS = (Bucket(1152, SECONDS, SIZE),)
+
+
+def architecture() -> ModelConfig:
+    text = TextConfig(
+        vocab_size=-(-VOCAB_SIZE // 64) * 64,
+        hidden_size=192,
+        intermediate_size=512,
+        num_layers=4,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=48,
+        mrope_section=(8, 8, 8),
+    )
+    vision = VisionConfig(
+        depth=2, hidden_size=128, intermediate_size=352, num_heads=4, out_hidden_size=192, tokens_per_second=2.0
+    )
+    return ModelConfig(
+        family="qwen2_5_vl",
+        text=text,
+        vision=vision,
+        image_token_id=token_id("<|image_pad|>"),
+        video_token_id=token_id("<|video_pad|>"),
+        vision_start_token_id=token_id("<|vision_start|>"),
+        vision_end_token_id=token_id("<|vision_end|>"),
+    )
+
+
+def _matches(seed: int, *, honest: bool = False) -> DataConfig:
+    """Chunks of matches; honest: without the mistakes that make a model robust against its own."""
+    settings = MatchSettings(seconds=SECONDS, **({"swapped": 0, "lost": 0, "misremembered": 0} if honest else {}))
+    pipeline = PipelineSettings(batch=8, buckets=BUCKETS, window=1, threads=1, ahead=4)
+    return DataConfig((MatchSet(seed, settings=settings),), pipeline, CHUNKS)
+
+
+def get_config() -> TrainConfig:
+    return TrainConfig(
+        name="match",
+        model=ModelSource(architecture=architecture(), tokenizer="runs/match-tokenizer"),
+        data=_matches(0),
+        evaluation=_matches(1, honest=True),
+        mesh=MeshConfig(),
+        compute=Compute(dtype="float32", remat="none", clips=0),
+        partition=Partition(freeze=()),
+        optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup=0.02, beta2=0.98, clip_norm=1.0),
+        loop=LoopConfig(steps=3000, eval_every=100, eval_batches=8, save_every=100),
+    )

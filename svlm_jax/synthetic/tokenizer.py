@@ -1,0 +1,48 @@
+"""The small tokenizer of models that are trained on matches alone: bytes, the marks of chats, and the words of commentary.
+
+One token a word keeps chunks short; bytes let it read whatever else it is given. The chat marks stand in the same order as
+in the released models' vocabularies.
+"""
+
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from svlm_jax.checkpoint.export import write_json
+from svlm_jax.checkpoint.folders import new_folder
+from svlm_jax.streaming.prompt import MARKER, SYSTEM
+from svlm_jax.streaming.session import QUERY
+from svlm_jax.synthetic.commentary import VOCABULARY
+
+SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+# Roles, the pieces of time labels, numbers of two digits, and sentences that every stream begins with.
+PLAIN = (
+    *("system", "previous text", "user", "assistant", "Time=", ".0-", ".0s", MARKER, SYSTEM, QUERY),
+    *(f"{number:02}" for number in range(100)),
+    *(f" {word}" for word in VOCABULARY),
+)
+VOCAB_SIZE = 256 + len(SPECIAL) + len(PLAIN)
+
+
+def token_id(text: str) -> int:
+    """The id of a mark or a word, e.g. "<|video_pad|>" or " goal"."""
+    return 256 + (*SPECIAL, *PLAIN).index(text)
+
+
+def write_tokenizer(folder: str | Path) -> None:
+    """Writes a new folder with tokenizer.json and its settings; CheckpointError when it exists."""
+    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(characters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in SPECIAL])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in PLAIN])
+    end = token_id("<|im_end|>")
+    with new_folder(folder) as fresh:
+        tokenizer.save(str(fresh / "tokenizer.json"))
+        marks = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+        kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        write_json(fresh / "tokenizer_config.json", {**marks, **kind})
+        # Greedy: commentary on a match leaves nothing to choose.
+        ids = {"bos_token_id": token_id("<|im_start|>"), "eos_token_id": end, "pad_token_id": end}
+        write_json(fresh / "generation_config.json", {**ids, "do_sample": False, "repetition_penalty": 1.0})
