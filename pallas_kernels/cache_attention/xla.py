@@ -1,7 +1,7 @@
 """`cache_attention` for every device that XLA compiles for.
 
 Query heads are grouped by the key head they share, so keys are read where they lie. Long prefills are cut into blocks of
-queries: 28 heads x 768 queries x 13,437 slots of float32 scores would be 1.1 GB a layer.
+queries: 28 heads x 768 queries x 13,440 slots of float32 scores would be 1.1 GB a layer.
 """
 
 import jax

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from pallas_kernels.masking import FAR, Rope, pairs, turned
 
-BLOCK = 16  # queries a block: 28 heads x 16 queries x 13,437 slots of float32 are 24 MB
+BLOCK = 16  # queries a block: 28 heads x 16 queries x 13,440 slots of float32 are 24 MB
 
 
 def pooled_scores(

@@ -138,7 +138,7 @@ def slots_by_role(window: WindowConfig, lengths: Lengths, chunk_seconds: float, 
         )
     else:
         words = lengths.previous + max(_chunks(duration, chunk_seconds) - t, 0) * lengths.reply
-    return {
+    slots = {
         "system": lengths.system,
         "previous text": 4 + words + 2,  # <|im_start|> previous text \n ... <|im_end|> \n
         "vision": v * lengths.patches,
@@ -150,6 +150,8 @@ def slots_by_role(window: WindowConfig, lengths: Lengths, chunk_seconds: float, 
         # last token nor for its <|im_end|> and newline (computed in the next second), hence -3.
         "replies": t * (3 + lengths.reply + 2) - 3,
     }
+    # GPU kernels read whole tiles of 8 slots; keys and values would have to be copied for a ring that is no multiple.
+    return slots | {"spare": -sum(slots.values()) % 8}
 
 
 def ring_shape(window: WindowConfig, lengths: Lengths, chunk_seconds: float, duration: float | None) -> RingShape:

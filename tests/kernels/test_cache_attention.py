@@ -241,8 +241,8 @@ def test_long_prefills_in_blocks_of_queries(monkeypatch):
 
 
 def test_long_prefills_never_hold_all_scores():
-    """7B at 720p: 28 heads x 768 queries x 13,437 slots would be 1.2 GB of scores; blocks of 128 queries are 193 MB."""
-    b, t, c, n, k, h = 1, 768, 13_437, 28, 4, 128
+    """7B at 720p: 28 heads x 768 queries x 13,440 slots would be 1.2 GB of scores; blocks of 128 queries are 193 MB."""
+    b, t, c, n, k, h = 1, 768, 13_440, 28, 4, 128
     f = jax.jit(lambda *a: cache_attention(*a, scale=0.1))
     shapes = [(b, t, n, h), (b, k, c, h), (b, k, c, h)]
     abstract = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in shapes]
