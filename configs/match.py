@@ -17,9 +17,9 @@ from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition
 
 SIZE = (HEIGHT, WIDTH)
-SECONDS = 24
+SECONDS, BLIND = 24, 36  # of chunks with pictures and of those without
 CHUNKS = ChunkSettings(sink=8, tail=96)
-BUCKETS = (Bucket(1152, SECONDS, SIZE),)
+BUCKETS = (Bucket(1024, SECONDS, SIZE), Bucket(1024, 0, SIZE))
 
 
 def architecture() -> ModelConfig:
@@ -47,22 +47,24 @@ def architecture() -> ModelConfig:
     )
 
 
-def _matches(seed: int, *, honest: bool = False) -> DataConfig:
-    """Chunks of matches; honest: without the mistakes that make a model robust against its own."""
-    settings = MatchSettings(seconds=SECONDS, **({"swapped": 0, "lost": 0, "misremembered": 0} if honest else {}))
-    pipeline = PipelineSettings(batch=8, buckets=BUCKETS, window=1, threads=1, ahead=4)
-    return DataConfig((MatchSet(seed, settings=settings),), pipeline, CHUNKS)
+def _data(*sets: MatchSet) -> DataConfig:
+    return DataConfig(sets, PipelineSettings(batch=8, buckets=BUCKETS, window=1, threads=1, ahead=4), CHUNKS)
 
 
 def get_config() -> TrainConfig:
     return TrainConfig(
         name="match",
         model=ModelSource(architecture=architecture(), tokenizer="runs/match-tokenizer"),
-        data=_matches(0),
-        evaluation=_matches(1, honest=True),
+        # A step is eight chunks that are seen and eight from which only scores are learned: these are counted, not seen.
+        data=_data(
+            MatchSet(0, settings=MatchSettings(seconds=SECONDS)),
+            MatchSet(1, settings=MatchSettings(seconds=BLIND, blind=True)),
+        ),
+        # Without the mistakes that make a model robust against its own.
+        evaluation=_data(MatchSet(2, settings=MatchSettings(seconds=SECONDS, swapped=0, lost=0, misremembered=0))),
         mesh=MeshConfig(),
         compute=Compute(dtype="float32", remat="none", clips=0),
         partition=Partition(freeze=()),
         optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup=0.02, beta2=0.98, clip_norm=1.0),
-        loop=LoopConfig(steps=3000, eval_every=100, eval_batches=8, save_every=100),
+        loop=LoopConfig(steps=3000, accumulate=2, eval_every=100, eval_batches=8, save_every=100),
     )
