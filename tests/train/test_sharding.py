@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,31 @@ def test_what_does_not_divide_is_an_error() -> None:
         sharding.place_batch(np.zeros((6, 2)), sharding.make_mesh(MeshConfig()))
     with pytest.raises(ConfigError, match=r"the parameter decoder.wing matches 0 rows"):
         sharding.spec("decoder.wing")
+
+
+@pytest.mark.parametrize(
+    ("processes", "wanted"),
+    [
+        # of the devices of a mesh (data, fsdp, tensor) = (2, 2, 2), in its order
+        ([0, 0, 0, 0, 1, 1, 1, 1], [(0, 2), (1, 2)]),
+        ([0, 1, 2, 3, 4, 5, 6, 7], [(0, 4), (0, 4), (1, 4), (1, 4), (2, 4), (2, 4), (3, 4), (3, 4)]),
+    ],
+)
+def test_processes_that_share_heads_read_the_same_samples(
+    processes: list[int], wanted: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = np.array([SimpleNamespace(process_index=process) for process in processes]).reshape(2, 2, 2)
+    mesh = SimpleNamespace(devices=devices, shape={"data": 2, "fsdp": 2, "tensor": 2})
+    for process, place in enumerate(wanted):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        assert sharding.readers(mesh) == place
+
+
+def test_processes_that_share_some_samples_only_are_refused() -> None:
+    devices = np.array([SimpleNamespace(process_index=process) for process in (0, 0, 0, 1)]).reshape(1, 2, 2)
+    mesh = SimpleNamespace(devices=devices, shape={"data": 1, "fsdp": 2, "tensor": 2})
+    with pytest.raises(ConfigError, match="share some samples but not all"):
+        sharding.readers(mesh)
 
 
 def test_stacked_and_flat_and_back() -> None:
