@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up themselves; they need Python >= 3.11, no GPU.
-.PHONY: demo test kernels lint format clean
+.PHONY: demo test slow kernels lint format clean
 
 # The first Python that is new enough; PYTHON=/path/to/python overrides it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -9,6 +9,7 @@ VENV ?= .venv
 EXTRAS ?= dev
 # One process a core (each needs about 2 GB); the tests of one file stay together, because they share what they compile.
 TEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
+WHICH ?= not slow
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -16,7 +17,11 @@ demo: $(VENV)/runtime.stamp
 	@$(BIN)/svlm demo $(DEMO_ARGS)
 
 test: $(VENV)/dev.stamp
-	@$(BIN)/python -m pytest $(TEST_ARGS)
+	@$(BIN)/python -m pytest -m "$(WHICH)" $(TEST_ARGS)
+
+# What `make test` leaves out: runs of several processes, and training until a model knows its chunks by heart.
+slow:
+	@$(MAKE) --no-print-directory test WHICH=slow
 
 # The kernels on a jax with Mosaic GPU (Python 3.12): their suites, and compiled for an H200 and TPUs without either.
 NEWER ?= $(shell for p in python3.12 python3.13 python3 ~/.pyenv/versions/3.1[23].*/bin/python3; do \

@@ -15,6 +15,8 @@ from launch.train import PREEMPTED
 from svlm_jax.checkpoint.hf import load
 from svlm_jax.checkpoint.random import write_random_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STEPS = 12
 

@@ -22,6 +22,7 @@ def _shapes(tokens: int, clips: int, rows: int = 8) -> Batch:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape), leaf.dtype), sample)
 
 
+@pytest.mark.slow
 def test_7b_of_32k_tokens_fits_eight_gpus() -> None:
     """Qwen2.5-VL-7B, FSDP-8, one sample of 32,768 tokens and 24 s of 720p on each device, whole layers recomputed."""
     mesh = sharding.make_mesh(MeshConfig(1, 8, 1))

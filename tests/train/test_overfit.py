@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from svlm_jax.checkpoint.hf import Checkpoint
 from svlm_jax.checkpoint.random import random_config, write_random_checkpoint
@@ -70,6 +71,7 @@ class Ten:
         return np.ascontiguousarray(np.broadcast_to(coarse.repeat(14, -1).repeat(14, -2), (SECONDS, 2, 3, *SIZE)))
 
 
+@pytest.mark.slow
 def test_ten_chunks_are_learned_and_told_again(tmp_path: Path) -> None:
     write_random_checkpoint(tmp_path / "tokenizer")
     tokenizer = Tokenizer(tmp_path / "tokenizer" / "tokenizer.json")
