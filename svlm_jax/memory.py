@@ -15,7 +15,7 @@ from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.tokenizer import Tokenizer
 from svlm_jax.config import ModelConfig
 from svlm_jax.models.presets import preset
-from svlm_jax.streaming.prompt import MARKER, PromptBuilder
+from svlm_jax.streaming.prompt import PromptBuilder
 from svlm_jax.streaming.sampling import Sampling
 from svlm_jax.streaming.session import QUERY
 
@@ -48,7 +48,7 @@ class MemoryPlan:
 
 
 # Token counts of the prompt in Qwen's vocabulary, with the default system turn and query.
-QWEN_LENGTHS = Lengths(system=11, previous=0, label=22, query=9, reply=Sampling().max_new_tokens, marker=1, patches=0)
+QWEN_LENGTHS = Lengths(system=11, previous=0, label=22, query=9, reply=Sampling().max_new_tokens, patches=0)
 
 
 def describe(model: str, *, revision: str | None = None) -> tuple[ModelConfig, Lengths]:
@@ -65,7 +65,7 @@ def describe(model: str, *, revision: str | None = None) -> tuple[ModelConfig, L
     encode = Tokenizer(folder / "tokenizer.json").encode
     prompt = PromptBuilder(encode, config.video_token_id)
     system = int((prompt.opening().role == Role.SYSTEM).sum())
-    lengths = {"system": system, "label": prompt.label_length, "query": len(encode(QUERY)), "marker": len(encode(MARKER))}
+    lengths = {"system": system, "label": prompt.label_length, "query": len(encode(QUERY))}
     return config, dataclasses.replace(QWEN_LENGTHS, **lengths)
 
 

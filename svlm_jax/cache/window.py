@@ -109,8 +109,7 @@ def _chunks(seconds: float, chunk_seconds: float) -> int:
 class Lengths:
     """Token counts that decide a ring's size: of fixed parts of the prompt, and of what one chunk can bring.
 
-    previous: words of the first previous text. reply: at most so many new tokens a chunk. marker: tokens of " ...".
-    patches: M, tokens of one clip.
+    previous: words of the first previous text. reply: at most so many new tokens a chunk. patches: M, tokens of one clip.
     """
 
     system: int
@@ -118,7 +117,6 @@ class Lengths:
     label: int
     query: int
     reply: int
-    marker: int
     patches: int
 
 

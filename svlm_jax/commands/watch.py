@@ -249,7 +249,7 @@ def _bounded(settings: "StreamSettings", duration: float | None) -> "StreamSetti
     from svlm_jax.cache.window import Lengths, ring_shape
 
     settings = dataclasses.replace(settings, duration=settings.duration or duration)
-    nothing = Lengths(system=0, previous=0, label=0, query=0, reply=0, marker=0, patches=0)
+    nothing = Lengths(system=0, previous=0, label=0, query=0, reply=0, patches=0)
     ring_shape(settings.window, nothing, settings.chunk_seconds, settings.duration)
     return settings
 

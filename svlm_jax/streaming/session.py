@@ -284,7 +284,6 @@ class Session:
             label=self.prompt.label_length,
             query=self.prompt.max_query,
             reply=self.sampling.max_new_tokens,
-            marker=len(self.turns.marker),
             patches=grid.patches,
         )
         if settings.duration is not None and settings.duration < settings.chunk_seconds:

@@ -24,8 +24,8 @@ from svlm_jax.streaming.sampling import Sampling
 from tests.aot import target
 
 LIMIT = 24e9  # bytes
-# Token counts of Qwen's own tokenizer: system turn 11, seven-digit time labels 22, " ..." 1.
-LENGTHS = Lengths(system=11, previous=0, label=22, query=16, reply=20, marker=1, patches=20 * 36)
+# Token counts of Qwen's own tokenizer: system turn 11, seven-digit time labels 22.
+LENGTHS = Lengths(system=11, previous=0, label=22, query=16, reply=20, patches=20 * 36)
 TURN = 3 + 22 + 1 + 720 + 1 + 16 + 2 + 3
 
 
