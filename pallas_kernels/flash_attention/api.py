@@ -2,10 +2,12 @@
 
 An implementation is a pair of functions, in the layouts of `flash_attention`:
 
-    forward(query, keys, values, order, segment_ids, *, scale, sink, window) -> out, lse
-    backward(query, keys, values, order, segment_ids, lse, delta, d_out, *, scale, sink, window) -> d_query, d_keys, d_values
+    forward(query, keys, values, order, segment_ids, *, scale, sink, window, in_order) -> out, lse
+    backward(query, keys, values, order, segment_ids, lse, delta, d_out, *, scale, sink, window, in_order)
+        -> d_query, d_keys, d_values
 
-with delta = sum(d_out · out) - d_lse, (B, N, T) float32 (FlashAttention-2, Dao 2023, algorithm 2).
+with delta = sum(d_out · out) - d_lse, (B, N, T) float32 (FlashAttention-2, Dao 2023, algorithm 2). in_order promises that no
+token sees one that stands behind it; kernels whose blocks look at `order` themselves have no use for it.
 """
 
 import functools
@@ -47,15 +49,17 @@ def flash_attention(
     order[t] - order[s] < window. A token that sees nothing (order -1: padding) gets 0. Query heads n·G to n·G + G - 1 share
     key/value head n, G = N / K. Scores and softmax are float32.
 
-    order: place of each token in its segment; default: counted from the segment's first token, segments being contiguous.
+    order: place of each token in its segment; default: counted from the segment's first token, segments being contiguous (and
+    half of the work of XLA's implementation: it leaves out what lies ahead).
     segment_ids: which packed sequence a token belongs to; default: one sequence a row. return_lse: also return the float32
     log-sum-exp of the visible scores (B, N, T), -1e30 where nothing is visible.
     """
     masking.check(sink, window)
+    in_order = order is None
     if order is None:
         order = place_in_segment(segment_ids) if segment_ids is not None else jnp.arange(query.shape[1])
         order = jnp.broadcast_to(order, query.shape[:2]).astype(jnp.int32)
-    options: dict[str, Any] = {"scale": scale, "sink": sink, "window": window}
+    options: dict[str, Any] = {"scale": scale, "sink": sink, "window": window, "in_order": in_order}
     if implementation == "reference":
         out, lse = reference.flash_attention(query, keys, values, order, segment_ids, **options)
     else:

@@ -32,6 +32,7 @@ def forward(
     scale: float,
     sink: int | None = None,
     window: int | None = None,
+    in_order: bool = False,
     interpret: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
     tokens, heads = query.shape[1], keys.shape[2]
@@ -60,6 +61,7 @@ def backward(
     scale: float,
     sink: int | None = None,
     window: int | None = None,
+    in_order: bool = False,
     interpret: Any = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     tokens, heads = query.shape[1], keys.shape[2]

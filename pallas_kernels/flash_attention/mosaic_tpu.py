@@ -40,6 +40,7 @@ def forward(
     scale: float,
     sink: int | None,
     window: int | None,
+    in_order: bool = False,
     interpret: Any = False,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B N T"]]:
     q, k, v = (x.swapaxes(1, 2) for x in (query, keys, values))
@@ -64,6 +65,7 @@ def backward(
     scale: float,
     sink: int | None,
     window: int | None,
+    in_order: bool = False,
     interpret: Any = False,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
     tokens = query.shape[1]

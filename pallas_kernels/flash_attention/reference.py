@@ -15,6 +15,7 @@ def flash_attention(
     scale: float,
     sink: int | None,
     window: int | None,
+    in_order: bool = False,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B N T"]]:
     group = query.shape[2] // keys.shape[2]
     query32, keys32, values32 = (x.astype(jnp.float32) for x in (query, keys, values))

@@ -7,6 +7,7 @@ Inside the two shard_maps, and around attention, every device computes on sample
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import jax
@@ -58,14 +59,14 @@ def loss_sums(
     `scale` is that of low-rank adapters among `trained`. Needs the mesh of the arrays to be set (`jax.set_mesh`).
     """
     weights = lora.Weights({**frozen, **trained}, jnp.dtype(compute.dtype), scale)
-    x, turn, order = _inputs(config, compute, weights, trained, batch)
-    x = _layers(config, compute, weights, x, turn, order)
+    x, turn = _inputs(config, compute, weights, trained, batch)
+    x = _layers(config, compute, weights, x, turn)
     x = rms_norm(x, weights.used("decoder.norm.weight"), config.text.rms_norm_eps)
     return _loss(config, compute, weights, x, batch)
 
 
 def _inputs(config: ModelConfig, compute: Compute, weights: lora.Weights, trained: Flat, batch: Batch) -> tuple[Any, ...]:
-    """Embeddings (B, T, D) with vision in its places, the cosines and sines (B, T, 1, H / 2), and who sees whom (B, T)."""
+    """Embeddings (B, T, D) with vision in its places, and the cosines and sines (B, T, 1, H / 2)."""
     tower = {path: weights.used(path) for path in weights.flat if path.startswith(tree.TOWER)}
     learns = any(path.startswith(tree.TOWER) for path in trained)
     # In float32: what many tokens add to one word's gradient would be lost in bfloat16.
@@ -80,8 +81,7 @@ def _inputs(config: ModelConfig, compute: Compute, weights: lora.Weights, traine
             seen = seen.reshape(len(x), -1, seen.shape[-1])
             x = jax.vmap(place)(x, batch.tokens == config.video_token_id, seen)
         angles = rope.mrope_angles(batch.positions, head_dim=text.head_dim, theta=text.rope_theta, section=text.mrope_section)
-        order = jnp.where(batch.valid, jnp.arange(x.shape[1], dtype=jnp.int32), -1)
-        return x, rope.cos_sin(angles[:, :, None]), order
+        return x, rope.cos_sin(angles[:, :, None])
 
     run = jax.shard_map(local, in_specs=(P(), P(), P(ROWS)), out_specs=P(ROWS), check_vma=False)
     return run(table, tower, batch)
@@ -106,17 +106,14 @@ def _see(config: ModelConfig, compute: Compute, tower: Flat, clips: jax.Array, l
 
 
 def _layers(
-    config: ModelConfig, compute: Compute, weights: lora.Weights, x: jax.Array, turn: tuple[jax.Array, jax.Array], order: Any
+    config: ModelConfig, compute: Compute, weights: lora.Weights, x: jax.Array, turn: tuple[jax.Array, jax.Array]
 ) -> jax.Array:
     heads = P(ROWS, None, "tensor", None)
 
     def attend(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
-        def local(query: jax.Array, keys: jax.Array, values: jax.Array, order: jax.Array) -> jax.Array:
-            scale = config.text.head_dim**-0.5
-            return flash_attention(query, keys, values, order=order, scale=scale, implementation=compute.attention)
-
-        specs = (heads, heads, heads, P(ROWS, None))
-        return jax.shard_map(local, in_specs=specs, out_specs=heads, check_vma=False)(query, keys, values, order)
+        # Padding comes last, and nothing that is learned sees it: plain causal attention will do.
+        local = functools.partial(flash_attention, scale=config.text.head_dim**-0.5, implementation=compute.attention)
+        return jax.shard_map(local, in_specs=(heads,) * 3, out_specs=heads, check_vma=False)(query, keys, values)
 
     def layer(x: jax.Array, stacked: Flat) -> tuple[jax.Array, None]:
         here = dataclasses.replace(weights, flat=stacked)
