@@ -104,6 +104,7 @@ class Turn:
       start, end: of its label. words: what is said, with a blank before each word. query: what is asked.
       truth: what should have been said, if that differs.
       given: so much of the beginning of `words`, in characters, is not learned; -1: nothing of the reply is.
+      skipped: the turn is left out, but not its positions (where samples are as in a stream).
     """
 
     start: float
@@ -112,6 +113,7 @@ class Turn:
     query: str = ""
     truth: str | None = None
     given: int = 0
+    skipped: bool = False
 
 
 def turns(annotation: Annotation, settings: ChunkSettings = ChunkSettings()) -> list[Turn]:
@@ -170,6 +172,7 @@ class ChunkBuilder:
     ) -> None:
         self.encode, self.model, self.settings = encode, model, settings
         self._prompt = PromptBuilder(encode, model.video_token_id, system=settings.system, max_query=MAX_QUERY)
+        self._advances: dict[tuple[int, str, Grid], float] = {}
 
     def __call__(self, annotation: Annotation, frames: np.ndarray) -> Sample:
         """The sample of a clip; frames: uint8 (S, F, 3, height, width), one clip a turn."""
@@ -227,13 +230,24 @@ class ChunkBuilder:
         newline, end = self.encode("\n"), self.encode("<|im_end|>")
         row.tokens(self._prompt.opening(previous, keep=(self.settings.sink, self.settings.tail)))
         for number, turn in enumerate(spoken):
+            said = self.encode(turn.words + MARKER) + end
+            if turn.skipped:
+                row.gap(self._advance(turn, grid) + len(said) + bool(number))
+                continue
             if number:
                 row.text(newline)
             row.tokens(self._prompt.turn(turn.start, turn.end, grid, turn.query or None))
-            said = self.encode(turn.words + MARKER) + end
             learned = said if turn.truth is None else wanted(said, self.encode(turn.truth + MARKER) + end)
             given = len(self.encode(turn.words[: turn.given])) if turn.given >= 0 else len(said)
             row.text(said, [IGNORED] * given + learned[given:])
+
+    def _advance(self, turn: Turn, grid: Grid) -> float:
+        """What the user's side of a turn adds to the position; turns with labels of one length are alike."""
+        key = len(self.encode(label(turn.start, turn.end))), turn.query, grid
+        if key not in self._advances:
+            tokens = self._prompt.turn(turn.start, turn.end, grid, turn.query or None)
+            self._advances[key] = float(np.sum(np.asarray(tokens.advance)[np.asarray(tokens.valid)]))
+        return self._advances[key]
 
     def _published(self, row: "_Row", previous: str, spoken: Sequence[Turn], grid: Grid) -> None:
         sink, tail, header = self.settings.sink, self.settings.tail, "<|im_start|>assistant\n"
@@ -277,7 +291,11 @@ class _Row:
         at = np.asarray(tokens.valid)
         ids = np.asarray(tokens.token)[at]
         unlearned = np.full(len(ids), IGNORED, np.int32)
-        self._add(ids, unlearned, np.asarray(tokens.offset)[:, at], np.asarray(tokens.advance)[at])
+        self._add(ids, unlearned, np.asarray(tokens.offset)[:, at], np.array(tokens.advance)[at])
+
+    def gap(self, advance: float) -> None:
+        """Positions that nothing stands at: the token before them goes so much further."""
+        self._parts[-1][-1][-1] += advance
 
     def _add(self, *part: np.ndarray) -> None:
         self._parts.append(part)  # type: ignore[arg-type]
@@ -288,16 +306,13 @@ class _Row:
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Tokens (T,), labels (T,), offset (3, T), advance (T,)."""
-        tokens, labels, offset, advance = self._whole()
+        tokens, labels, offset, advance = (np.concatenate(part, axis=-1) for part in zip(*self._parts, strict=True))
         if self._unseen is None:
             return tokens, labels, offset, advance
         seen = tokens != self._unseen
         # What is left out still moves the positions: the token before it does that instead.
         moved = np.add.reduceat(advance, np.flatnonzero(seen))
         return tokens[seen], labels[seen], offset[:, seen], moved
-
-    def _whole(self) -> tuple[np.ndarray, ...]:
-        return tuple(np.concatenate(part, axis=-1) for part in zip(*self._parts, strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ known shapes

@@ -1,8 +1,9 @@
 """A match: from a seed, without end, second by second; as frames, as truth, as a video file with its annotations."""
 
 import dataclasses
+import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -144,20 +145,44 @@ def write_match(
     return video, annotations
 
 
+def filmed_pictures(seconds: Sequence[Second], fps: int, scale: int = SCALE) -> list[np.ndarray]:
+    """Pictures of seconds, uint8 (height, width, 3), as they come back from an mp4 file."""
+    match, renderer, file = Match(scale=scale), Renderer(scale), io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = _stream(container, renderer, fps)
+        pictures = (picture for second in seconds for picture in match.frames(second, fps, renderer))
+        for number, picture in enumerate(pictures):
+            container.mux(stream.encode(_frame(picture, number, fps)))
+        container.mux(stream.encode())
+    file.seek(0)
+    with av.open(file, "r") as film:
+        return [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+
+
 def _encode(path: Path, match: Match, count: int, fps: int, words: list[Word]) -> None:
     """The pictures of `count` seconds; their words are added to `words`."""
     renderer = Renderer(match.scale)
     with av.open(str(path), "w") as container:
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        stream = cast(av.VideoStream, container.add_stream(codec, rate=fps))
-        stream.height, stream.width = renderer.height, renderer.width
-        stream.pix_fmt = "yuv420p"
-        if codec == "libx264":
-            stream.options = {"preset": "veryfast", "crf": "20"}
+        stream = _stream(container, renderer, fps)
         for second in itertools.islice(match, count):
             words += second.words
             for i, picture in enumerate(match.frames(second, fps, renderer)):
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                frame.pts, frame.time_base = second.number * fps + i, Fraction(1, fps)
-                container.mux(stream.encode(frame))
+                container.mux(stream.encode(_frame(picture, second.number * fps + i, fps)))
         container.mux(stream.encode())
+
+
+def _stream(container: av.container.OutputContainer, renderer: Renderer, fps: int) -> av.VideoStream:
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    stream = cast(av.VideoStream, container.add_stream(codec, rate=fps))
+    stream.height, stream.width = renderer.height, renderer.width
+    stream.pix_fmt = "yuv420p"
+    stream.thread_count = 1
+    if codec == "libx264":
+        stream.options = {"preset": "veryfast", "crf": "20"}
+    return stream
+
+
+def _frame(picture: np.ndarray, number: int, fps: int) -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    frame.pts, frame.time_base = number, Fraction(1, fps)
+    return frame

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -12,10 +12,11 @@ from svlm_jax.data.video import resize
 from svlm_jax.data.windows import HISTORY
 from svlm_jax.errors import ConfigError
 from svlm_jax.synthetic.commentary import SCORES, line
-from svlm_jax.synthetic.match import Match, Second
+from svlm_jax.synthetic.match import Match, Second, filmed_pictures
 from svlm_jax.synthetic.render import Renderer
 from svlm_jax.synthetic.world import HEIGHT, TEAMS, TICKS, WIDTH, Event
 
+LENGTHS = 64  # samples whose length was asked for, and that wait to be loaded
 MEMORY = " score"  # what stands behind it must be remembered
 
 
@@ -31,8 +32,10 @@ class MatchSettings:
       misremembered: share of chunks before which the score went wrong by one: the text, and the labels, go on from the wrong
         score, so that a model learns to follow what was said.
       scales: pictures are drawn at one of these scales and resized to the model's size.
-      blind: leaves the pictures out, but not their positions, and has only scores and who scored last learned: many more of
-        those labels for the same work, for a second set in the mixture with more `seconds`.
+      filmed: share of chunks whose pictures, four times as large, go through an mp4 file and back before they are resized.
+      blind: leaves pictures and most of the seconds without a score out, but not their positions, and has only scores and who
+        scored last learned: many more of those labels for the same work, for a second set in the mixture with more `seconds`.
+      kept: share of the other lines that blind chunks keep.
       chunks, matches: chunks of one match, and matches that take turns.
     """
 
@@ -42,13 +45,15 @@ class MatchSettings:
     swapped: float = 0.12
     lost: float = 0.04
     misremembered: float = 0.2
-    scales: tuple[int, ...] = (1, 1, 4)
+    scales: tuple[int, ...] = (1, 1, 1, 4)
+    filmed: float = 0.1
     blind: bool = False
+    kept: float = 0.25
     chunks: int = 12
     matches: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("swapped", "lost", "misremembered"):
+        for name in ("swapped", "lost", "misremembered", "filmed", "kept"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected a share from 0 to 1")
         for name in ("seconds", "chunks", "matches"):
@@ -80,6 +85,7 @@ class MatchSamples:
         self.name, self.frames = f"matches {seed}", TICKS
         self._build, self._seed, self._count, self._size, self._settings = build, seed, count, size, settings
         self._match = functools.lru_cache(maxsize=2 * settings.matches)(self._play)
+        self._text = functools.lru_cache(maxsize=LENGTHS)(self._texted)
 
     def __len__(self) -> int:
         return self._count
@@ -88,16 +94,18 @@ class MatchSamples:
         return self._size
 
     def length(self, number: int, size: Size) -> tuple[int, int]:
-        previous, spoken, _ = self._chunk(number)
-        blind = self._settings.blind
-        return self._build.turns_length(previous, spoken, size, blind=blind), 0 if blind else len(spoken)
+        text, seconds = self._text(number, size)
+        return len(text.tokens), 0 if self._settings.blind else len(seconds)
 
     def load(self, number: int, size: Size) -> Sample:
-        previous, spoken, seconds = self._chunk(number)
+        text, seconds = self._text(number, size)
         if self._settings.blind:
-            return self._build.build(previous, spoken, None, size=size)
-        scale = int(np.random.default_rng([self._seed, number, 1]).choice(self._settings.scales))
-        return self._build.build(previous, spoken, _pictures(seconds, scale, size))
+            return text
+        rng = np.random.default_rng([self._seed, number, 1])
+        scale, filmed = int(rng.choice(self._settings.scales)), rng.random() < self._settings.filmed
+        pictures = filmed_pictures(seconds, TICKS) if filmed else _drawn(seconds, scale)
+        clips = np.stack([resize(picture, size) for picture in pictures]).reshape(len(seconds), TICKS, *size, 3)
+        return dataclasses.replace(text, frames=np.ascontiguousarray(clips.transpose(0, 1, 4, 2, 3)))
 
     def fingerprint(self) -> str:
         return digest(self._seed, self._count, self._settings, self._build.settings, self._build.model)
@@ -105,6 +113,12 @@ class MatchSamples:
     def _play(self, match: int) -> list[Second]:
         seed = int(np.random.default_rng([self._seed, match]).integers(2**48))
         return Match(seed).seconds(self._settings.history + self._settings.seconds)
+
+    def _texted(self, number: int, size: Size) -> tuple[Sample, Sequence[Second]]:
+        """The sample without its pictures, and the seconds that it tells."""
+        previous, spoken, seconds = self._chunk(number)
+        blank = None if self._settings.blind else np.broadcast_to(np.uint8(0), (len(spoken), TICKS, 3, *size))
+        return self._build.build(previous, spoken, blank, size=size), seconds
 
     def _chunk(self, number: int) -> tuple[str, list[Turn], Sequence[Second]]:
         """What was said before, the turns, and the seconds that they tell."""
@@ -117,17 +131,23 @@ class MatchSamples:
         said = _misheard(match, wanted, rng, settings)
         moved = float(rng.integers(int(settings.hours * 3600) + 1)) if rng.random() < 0.5 else 0.0
         here = range(start, start + settings.seconds)
-        spoken = [_turn(moved + s, said[s], wanted[s], settings.blind) for s in here]
+        spoken = [_turn(moved + s, said[s], wanted[s]) for s in here]
+        if settings.blind:
+            spoken = [_blind(turn, kept=rng.random() < settings.kept) for turn in spoken]
         words = " ".join(text for text in said[:start] if text).split()
         if len(words) > 2 * HISTORY:
             words = words[:HISTORY] + words[-HISTORY:]
         return " ".join(words), spoken, match[start : start + settings.seconds]
 
 
-def _turn(start: float, said: str, wanted: str, blind: bool) -> Turn:
-    words = _spaced(said)
-    given = words.find(MEMORY) + len(MEMORY) if MEMORY in words else -1
-    return Turn(start, start + 1, words, truth=_spaced(wanted), given=given if blind else 0)
+def _turn(start: float, said: str, wanted: str) -> Turn:
+    return Turn(start, start + 1, _spaced(said), truth=_spaced(wanted))
+
+
+def _blind(turn: Turn, *, kept: bool) -> Turn:
+    if MEMORY in turn.words:
+        return dataclasses.replace(turn, given=turn.words.find(MEMORY) + len(MEMORY))
+    return dataclasses.replace(turn, given=-1, skipped=not (turn.words and kept))
 
 
 def _spaced(text: str) -> str:
@@ -178,8 +198,7 @@ def _scored(event: Event) -> bool:
     return min(red, blue) >= 0 and f"{red}-{blue}" in SCORES
 
 
-def _pictures(seconds: Sequence[Second], scale: int, size: Size) -> np.ndarray:
-    """uint8 (S, 2, 3, height, width)."""
+def _drawn(seconds: Sequence[Second], scale: int) -> Iterator[np.ndarray]:
+    """uint8 (height, width, 3), TICKS a second."""
     match, renderer = Match(scale=scale), Renderer(scale)
-    clips = [[resize(picture, size) for picture in match.frames(second, TICKS, renderer)] for second in seconds]
-    return np.ascontiguousarray(np.asarray(clips).transpose(0, 1, 4, 2, 3))
+    return (picture for second in seconds for picture in match.frames(second, TICKS, renderer))

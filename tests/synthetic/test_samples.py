@@ -16,7 +16,7 @@ from tests.checkpoints import tiny
 TOKENIZER = Tokenizer(tiny() / "tokenizer.json")
 BUILD = ChunkBuilder(TOKENIZER.encode, random_config("qwen2_5_vl"))
 SIZE = (84, 112)
-TRUE = MatchSettings(swapped=0.0, lost=0.0, misremembered=0.0, hours=0.0, scales=(1,))
+TRUE = MatchSettings(swapped=0.0, lost=0.0, misremembered=0.0, hours=0.0, scales=(1,), filmed=0.0)
 
 
 def samples(seed=5, **changes):
@@ -103,6 +103,25 @@ def test_blind_chunks_teach_only_what_must_be_remembered():
         lines = [text for text in said(sample) if "score" in text]
         assert [text.strip() for text in learned(sample)] == [f"{text.split('score ')[1]} ...<|im_end|>" for text in lines]
         assert not (sample.tokens == BUILD.model.video_token_id).any()
+
+
+def test_blind_chunks_leave_out_seconds_but_not_their_positions():
+    """A blind chunk is what a blind one of all seconds is, with some of them missing."""
+    rates = {"blind": True, "seconds": 20}
+    few, many, seen = (samples(**rates, kept=0.0), samples(**rates, kept=1.0), samples(seconds=20))
+    shorter = 0
+    for number in range(6):
+        part, whole, all_of_it = few.load(number, SIZE), many.load(number, SIZE), seen.load(number, SIZE)
+        shorter += len(part.tokens) < len(whole.tokens) < len(all_of_it.tokens)
+        places = {tuple(place): token for place, token in zip(all_of_it.positions.T, all_of_it.tokens, strict=True)}
+        assert all(places[tuple(place)] == token for place, token in zip(part.positions.T, part.tokens, strict=True))
+        assert learned(part) == learned(whole)
+    assert shorter == 6
+
+
+def test_filmed_pictures_are_nearly_the_same():
+    drawn, filmed = (samples(scales=(4,), filmed=share).load(1, SIZE).frames.astype(int) for share in (0.0, 1.0))
+    assert 0 < np.abs(drawn - filmed).mean() < 6
 
 
 def test_labels_reach_late_times():
