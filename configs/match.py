@@ -17,9 +17,9 @@ from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition
 
 SIZE = (HEIGHT, WIDTH)
-SECONDS, BLIND = 24, 36  # of chunks with pictures and of those without
+SECONDS, BLIND = 24, 165  # of chunks with pictures and of those without
 CHUNKS = ChunkSettings(sink=8, tail=96)
-BUCKETS = (Bucket(1024, SECONDS, SIZE), Bucket(1024, 0, SIZE))
+BUCKETS = (Bucket(992, SECONDS, SIZE), Bucket(992, 0, SIZE))
 
 
 def architecture() -> ModelConfig:
@@ -66,5 +66,5 @@ def get_config() -> TrainConfig:
         compute=Compute(dtype="float32", remat="none", clips=0),
         partition=Partition(freeze=()),
         optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup=0.02, beta2=0.98, clip_norm=1.0),
-        loop=LoopConfig(steps=3000, accumulate=2, eval_every=100, eval_batches=8, save_every=100),
+        loop=LoopConfig(steps=1300, accumulate=2, eval_every=100, eval_batches=4, save_every=50),
     )
