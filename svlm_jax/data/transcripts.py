@@ -1,6 +1,7 @@
 """Transcripts of videos as timed sentences: WhisperX JSON, SubRip (.srt), WebVTT (.vtt); and folders of them as annotations.
 
-Words keep their own times where the file has them; else a sentence's time is spread evenly over its words.
+Words keep their own times where the file has them; else a sentence's time is spread evenly over its words. Captions that roll
+up, as automatic ones do, show a line again while the next one comes: each of their lines is taken once.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from svlm_jax.data.annotations import Annotation, Word, write_annotations
 from svlm_jax.data.windows import Annealing, Overlapped, annealing, overlapped
@@ -23,7 +24,11 @@ logger = logging.getLogger(__name__)
 VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".ts")
 STAMP = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 CUE = re.compile(rf"^\s*{STAMP}\s*-->\s*{STAMP}", re.MULTILINE)
+# Cues end at an empty line. A line of blanks is text, unless the next cue (and its number) follows: some writers mean it so.
+GAP = re.compile(r"\n\n+|\n[ \t]+\n(?=(?:[^\n]+\n)?[ \t]*[\d:.,]+[ \t]*-->)")
 INLINE = re.compile(rf"<{STAMP}>")  # WebVTT: the time of the words behind it
+FLEETING = 0.05  # s; a cue that is shown for less only carries its lines over to the next one
+HELD = 0.5  # s that may lie between two cues that hold a line on the screen
 CHUNKS = Overlapped()
 TAGS = re.compile(r"</?[a-zA-Z][^>]*>|\{\\[^}]*\}")  # markup of both formats, and positions of SubStation
 
@@ -101,19 +106,57 @@ def _index(heard: Sequence[Mapping[str, Any]], word: Mapping[str, Any]) -> int:
 # ------------------------------------------------------------------------------------------------ subtitles
 
 
+class _Cue(NamedTuple):
+    """A cue as it stands in the file; its lines are not empty."""
+
+    start: float
+    end: float
+    lines: list[str]
+
+    def carried(self, before: "_Cue") -> int:
+        """How many of the first lines the cue before ended with, and held on the screen."""
+        if self.start > before.end + HELD:
+            return 0
+        ours, theirs = [_plain(line) for line in self.lines], [_plain(line) for line in before.lines]
+        return next((n for n in range(min(len(ours), len(theirs)), 0, -1) if ours[:n] == theirs[-n:]), 0)
+
+
 def _subtitles(text: str) -> list[Sentence]:
     """Cues of SubRip and WebVTT, which differ in nothing that matters here."""
-    sentences = []
-    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n").replace("\r", "\n")):
-        cue = CUE.search(block)
-        if cue is None:
+    cues = []
+    for block in GAP.split(text.replace("\r\n", "\n").replace("\r", "\n")):
+        found = CUE.search(block)
+        if found is None:
             continue  # the header, a note, a style
-        start, end = _seconds(cue.groups()[:4]), _seconds(cue.groups()[4:])
-        lines = block[cue.end() :].split("\n")[1:]  # behind the times there may be settings
-        sentences.append(Sentence(start, end, tuple(_cue_words("\n".join(lines), start, end))))
-    if not sentences:
+        lines = block[found.end() :].split("\n")[1:]  # behind the times there may be settings
+        shown = [line for line in lines if _plain(line)]
+        cues.append(_Cue(_seconds(found.groups()[:4]), _seconds(found.groups()[4:]), shown))
+    if not cues:
         raise ValueError("it has no cues")
-    return sentences
+    cues = [cue for cue in cues if cue.lines]
+    if _rolls(cues):
+        # A cue that only carries lines over stays, without words: the next one may carry them further.
+        carried = [0, *(cue.carried(before) for before, cue in itertools.pairwise(cues))]
+        cues = [cue._replace(lines=cue.lines[count:]) for cue, count in zip(cues, carried, strict=True)]
+    return [Sentence(cue.start, cue.end, tuple(_cue_words("\n".join(cue.lines), cue.start, cue.end))) for cue in cues]
+
+
+def _rolls(cues: Sequence[_Cue]) -> bool:
+    """Whether lines roll up: most cues begin with what the cue before ended with, and add a line or are gone at once.
+
+    Something that is merely said twice does neither.
+    """
+
+    def rolls(before: _Cue, cue: _Cue) -> bool:
+        carried = cue.carried(before)
+        return carried > 0 and (carried < len(cue.lines) or cue.end - cue.start <= FLEETING)
+
+    return 2 * sum(rolls(before, cue) for before, cue in itertools.pairwise(cues)) > len(cues) - 1
+
+
+def _plain(line: str) -> str:
+    """The words of a line, without markup and times."""
+    return " ".join(html.unescape(TAGS.sub("", INLINE.sub("", line))).split())
 
 
 def _cue_words(text: str, start: float, end: float) -> Iterator[Word]:

@@ -58,6 +58,60 @@ def test_times_inside_a_cue_are_used(tmp_path):
     assert [tuple(word) for word in sentence.words] == [(1, 2, "red"), (2, 4, "goal"), (4, 4.5, "at"), (4.5, 5, "last")]
 
 
+# As automatic captions come: the line before stands above the one that is said, and a cue of 10 ms carries it over.
+ROLLING = """\
+WEBVTT
+Kind: captions
+
+00:00:00.160 --> 00:00:02.470 align:start position:0%
+ 
+red<00:00:01.000><c> has</c><00:00:02.000><c> it</c>
+
+00:00:02.470 --> 00:00:02.480 align:start position:0%
+red has it
+ 
+
+00:00:02.480 --> 00:00:04.390 align:start position:0%
+red has it
+goal<00:00:03.000><c> goal</c>
+
+00:00:04.390 --> 00:00:04.400 align:start position:0%
+goal goal
+ 
+
+00:00:04.400 --> 00:00:06.000 align:start position:0%
+goal goal
+goal<00:00:05.000><c> goal</c>
+
+00:00:09.000 --> 00:00:10.000 align:start position:0%
+goal goal
+"""  # noqa: W293
+
+
+def test_lines_that_roll_up_are_said_once(tmp_path):
+    path = tmp_path / "a.vtt"
+    path.write_text(ROLLING)
+    words = [word for sentence in read_transcript(path) for word in sentence.words]
+    assert [word.text for word in words] == ["red", "has", "it", *4 * ["goal"], "goal", "goal"]
+    assert [word.end for word in words] == [1, 2, 2.47, 3, 4.39, 5, 6, 9.5, 10]
+
+
+def test_lines_that_roll_up_three_at_a_time(tmp_path):
+    lines = [f"line {i} of many" for i in range(5)]
+    shown = [lines[max(0, i - 2) : i + 1] for i in range(5)]
+    cues = [f"{i + 1}\n00:00:{i:02},000 --> 00:00:{i + 1:02},000\n" + "\n".join(text) for i, text in enumerate(shown)]
+    path = tmp_path / "a.srt"
+    path.write_text("\n \n".join(cues))  # separated by a blank, as some writers do
+    assert [(sentence.start, sentence.text) for sentence in read_transcript(path)] == list(enumerate(lines))
+
+
+def test_what_is_said_twice_is_kept_twice(tmp_path):
+    said = ["Goal!", "Goal!", "Goal!\nGoal!", "Red lead.", "Goal!"]
+    path = tmp_path / "a.srt"
+    path.write_text("\n\n".join(f"{i}\n00:00:{i:02},000 --> 00:00:{i + 1:02},000\n{text}" for i, text in enumerate(said)))
+    assert " ".join(sentence.text for sentence in read_transcript(path)) == " ".join(said).replace("\n", " ")
+
+
 def test_whisperx_words_keep_their_times_and_numbers_share_the_gap(tmp_path):
     words = [
         {"word": "19"},
