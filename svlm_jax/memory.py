@@ -56,7 +56,7 @@ def describe(model: str, *, revision: str | None = None) -> tuple[ModelConfig, L
 
     Of a hub id only the configuration and the tokenizer are fetched, never the weights.
     """
-    if "/" not in model and not Path(model).exists():
+    if model != hf.EMBEDDED and "/" not in model and not Path(model).exists():
         return preset(model), QWEN_LENGTHS
     folder = hf.resolve(model, revision=revision, files=("config.json", "preprocessor_config.json", "tokenizer.json"))
     config = ModelConfig.from_hf(folder)

@@ -29,7 +29,10 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 # Beside config.json in converted folders, instead of safetensors.
 ORBAX_FOLDER = "params"
-_WANTED = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json"]
+_WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
+# The name of the model that is part of the package, and where it lies.
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded" / "match"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,7 @@ def load(
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
-    """Loads a local folder or a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct".
+    """Loads a local folder, a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct", or "embedded", the model of this package.
 
     One tensor at a time goes from the memory-mapped file to its devices in the wanted dtype (None: as it is stored); with
     `sharding`, each device reads only its part. Raises CheckpointError for anything that is not a complete checkpoint of a
@@ -73,6 +76,12 @@ def load(
     return Checkpoint(config, params, folder, read_json(folder / "generation_config.json", missing_ok=True))
 
 
+def generation_config(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
+    """What a checkpoint says about generation and streaming, {} if nothing; no weights are fetched."""
+    folder = resolve(source, revision=revision, files=("generation_config.json",))
+    return read_json(folder / "generation_config.json", missing_ok=True)
+
+
 def resolve(
     source: str | Path,
     *,
@@ -82,8 +91,13 @@ def resolve(
 ) -> Path:
     """A folder of checkpoint files: `source` itself, or the local snapshot of that hub id; `files` are downloaded if need be.
 
-    Respects HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE.
+    "embedded" is the model of this package; a folder of that name is "./embedded". Respects HF_HOME, HF_ENDPOINT, HF_TOKEN
+    and HF_HUB_OFFLINE.
     """
+    if source == EMBEDDED:
+        if not (EMBEDDED_FOLDER / "config.json").is_file():
+            raise CheckpointError(f"this installation lacks the embedded model: {EMBEDDED_FOLDER} has no config.json.")
+        return EMBEDDED_FOLDER
     path = Path(source).expanduser()
     if path.is_dir():
         return path
@@ -99,7 +113,7 @@ def resolve(
                 name,
                 revision=revision,
                 cache_dir=cache_dir,
-                allow_patterns=_WANTED,
+                allow_patterns=list(files),
                 local_files_only=hub.constants.HF_HUB_OFFLINE,
             )
         )

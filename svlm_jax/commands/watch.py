@@ -14,14 +14,16 @@ from svlm_jax.commands.values import number, window
 from svlm_jax.interrupt import Stoppable
 
 if TYPE_CHECKING:
+    from svlm_jax.checkpoint.streaming_block import PixelBounds
     from svlm_jax.streaming.sampling import Sampling
-    from svlm_jax.streaming.session import Session, StreamingVLM, StreamSettings
+    from svlm_jax.streaming.session import Session, StreamSettings
     from svlm_jax.streaming.sinks import SinkGroup
     from svlm_jax.streaming.sources import Source
 
 EXAMPLES = """\
 examples:
   svlm watch match.mp4 --model mit-han-lab/StreamingVLM
+  svlm watch 'synthetic:match?seed=5&minutes=2' --model embedded        a drawn match, and the model that knows it
   svlm watch 0 --model ./my-model                                       the first webcam
   svlm watch rtsp://user:secret@camera/stream --model ./my-model --jsonl log.jsonl --no-live
   svlm watch match.mp4 --model ./my-model --realtime --behind merge     as if it were live
@@ -33,7 +35,9 @@ A window is counted in seconds of video and in tokens of text:
   vision=16   pictures of the last 16 s stay in the cache
   text=16     the words of the last 16 s stay beside the pictures that they belong to
   sink=512    of all earlier words, the first 512 tokens stay for ever ...
-  tail=512    ... and the last 512; sink=none,tail=none keeps every word, and the cache then bounds the length of the run"""
+  tail=512    ... and the last 512; sink=none,tail=none keeps every word, and the cache then bounds the length of the run
+These are the defaults, unless the model's generation_config.json has a block "svlm" that says with which window, query,
+sampling and picture size it was trained."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -53,7 +57,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
 
 
 def _model(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--model", required=True, metavar="FOLDER_OR_HUB_ID", help="a Hugging Face checkpoint")
+    group.add_argument("--model", required=True, metavar="FOLDER_OR_HUB_ID", help="a Hugging Face checkpoint, or embedded")
     group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id (default: its main branch)")
     group.add_argument(
         "--dtype",
@@ -89,9 +93,8 @@ def _video(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-pixels",
         type=number(int, least=784),
-        default=768 * 28 * 28,
         metavar="N",
-        help="pixels of a frame at most (602112)",
+        help="pixels of a frame at most (as the model was trained, else 602112)",
     )
 
 
@@ -109,7 +112,6 @@ def _memory(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--positions",
         choices=("contiguous", "native", "text"),
-        default="contiguous",
         help="renumber after eviction (contiguous, default), let positions grow (native), or count every token as text (text)",
     )
     group.add_argument("--save-state", metavar="FOLDER", help="when watching ends, save the stream so that it can go on later")
@@ -150,16 +152,20 @@ def _output(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Watch until the source ends or a signal comes; every file is complete afterwards."""
+    from svlm_jax.checkpoint import hf
+    from svlm_jax.checkpoint.streaming_block import pixel_bounds
     from svlm_jax.malloc import limit_arenas
     from svlm_jax.streaming.session import StreamingVLM
     from svlm_jax.streaming.sinks.base import check_distinct, check_target
 
     limit_arenas()
-    _keep_compiled()
-    settings = _settings(arguments)
+    keep_compiled()
+    generation = hf.generation_config(arguments.model, revision=arguments.revision)
+    settings, pixels = _settings(arguments, generation), pixel_bounds(generation, arguments.max_pixels)
     targets = (arguments.vtt, arguments.srt, arguments.jsonl, arguments.video)
     check_distinct([check_target(path) for path in targets if path], arguments.source)
-    with _open(arguments, settings, arguments.start or 0.0) as probe:  # what cannot work is said before minutes of loading
+    begin = arguments.start or 0.0
+    with _open(arguments, settings, pixels, begin) as probe:  # what cannot work is said before minutes of loading
         settings = _bounded(settings, probe.info.duration)
         rehearsal = next(probe, None) if arguments.realtime or probe.info.live else None
     with loading(f"loading {arguments.model}") as progress:
@@ -170,12 +176,12 @@ def run(arguments: argparse.Namespace) -> int:
         how = {"split_timing": settings.split_timing, "implementation": settings.implementation}
         session = vlm.resume(arguments.resume, **how)
     else:
-        session = vlm.stream(_sampled(arguments, vlm, settings))
+        session = vlm.stream(settings)
     if rehearsal is not None:  # compiles now, so that no second of a running stream is lost to it
         session.fork().feed(rehearsal)
     start = session.position if arguments.start is None else arguments.start
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(_open(arguments, session.settings, start))
+        source = stack.enter_context(_open(arguments, session.settings, pixels, start))
         chunks = stack.enter_context(Stoppable(iter(source)))  # left last: signals must not tear what follows apart
         sink = stack.enter_context(_sinks(arguments, session, source))
         if arguments.save_state:
@@ -187,15 +193,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(arguments: argparse.Namespace) -> "StreamSettings":
-    """All settings but those that need the checkpoint or the source."""
-    from svlm_jax.cache.window import WindowConfig
+def _settings(arguments: argparse.Namespace, generation: Mapping[str, Any]) -> "StreamSettings":
+    """All settings but those that need the source: what was asked for, else what the checkpoint says, else the published."""
     from svlm_jax.streaming.session import StreamSettings
 
     given = {"query": arguments.query, "system": arguments.system, "previous_text": arguments.previous_text}
-    return StreamSettings(
-        window=WindowConfig(**arguments.window, memory=arguments.memory, positions=arguments.positions),
-        sampling=_sampling(arguments, {}),
+    trained = StreamSettings.from_generation_config(generation)
+    positions = {"positions": arguments.positions} if arguments.positions else {}
+    return dataclasses.replace(
+        trained,
+        window=dataclasses.replace(trained.window, **arguments.window, memory=arguments.memory, **positions),
+        sampling=_sampling(arguments, generation),
         fps=arguments.fps,
         chunk_seconds=arguments.chunk,
         seed=arguments.seed,
@@ -214,7 +222,7 @@ def _split_timing(arguments: argparse.Namespace) -> bool:
     return not arguments.no_live and sys.stdout.isatty()
 
 
-def _keep_compiled() -> None:
+def keep_compiled() -> None:
     """Programs for GPUs and TPUs are kept between runs: a 7B second takes half a minute to compile.
 
     JAX_COMPILATION_CACHE_DIR names another place. Not for CPUs, whose programs do not fit another machine's processor.
@@ -239,11 +247,6 @@ def _sampling(arguments: argparse.Namespace, generation: Mapping[str, Any]) -> "
     )
 
 
-def _sampled(arguments: argparse.Namespace, vlm: "StreamingVLM", settings: "StreamSettings") -> "StreamSettings":
-    """The settings with what the checkpoint's generation_config.json says about sampling."""
-    return dataclasses.replace(settings, sampling=_sampling(arguments, vlm.checkpoint.generation_config))
-
-
 def _bounded(settings: "StreamSettings", duration: float | None) -> "StreamSettings":
     """The settings with the length of the source, if it has one; ConfigError for a window that never closes without one."""
     from svlm_jax.cache.window import Lengths, ring_shape
@@ -254,8 +257,7 @@ def _bounded(settings: "StreamSettings", duration: float | None) -> "StreamSetti
     return settings
 
 
-def _open(arguments: argparse.Namespace, settings: "StreamSettings", start: float) -> "Source":
-    from svlm_jax.data.video import MIN_PIXELS
+def _open(arguments: argparse.Namespace, settings: "StreamSettings", pixels: "PixelBounds", start: float) -> "Source":
     from svlm_jax.streaming.sources import open_source
 
     return open_source(
@@ -268,8 +270,7 @@ def _open(arguments: argparse.Namespace, settings: "StreamSettings", start: floa
         start=start,
         duration=arguments.duration,
         on_status=logging.getLogger(__name__).warning,
-        min_pixels=min(MIN_PIXELS, arguments.max_pixels),  # who asks for fewer pixels than the model's least gets them
-        max_pixels=arguments.max_pixels,
+        **pixels,
     )
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from svlm_jax.checkpoint.streaming_block import streaming_block
 from svlm_jax.errors import ConfigError
 
 
@@ -50,10 +51,11 @@ class Sampling:
         """The published temperature and penalty, with the checkpoint's top-k, top-p and suppressed ids, then `overrides`.
 
         The published inference code passes temperature and penalty itself and leaves the rest to `generation_config.json`.
-        An override of None means "not given".
+        A checkpoint that says more has a `streaming_block`. An override of None means "not given".
         """
         settings = {name: generation[name] for name in ("top_k", "top_p") if generation.get(name) is not None}
         settings["suppress"] = tuple(generation.get("suppress_tokens") or ())
+        settings.update(streaming_block(generation).get("sampling", {}))
         settings.update({name: value for name, value in overrides.items() if value is not None})
         return cls(**settings)
 

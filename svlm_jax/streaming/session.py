@@ -12,7 +12,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import jax
@@ -23,6 +23,7 @@ from pallas_kernels.dispatch import Implementation
 from svlm_jax.cache.ring import Role, StreamState, Tokens
 from svlm_jax.cache.window import Lengths, WindowConfig, ring_shape, slots_by_role
 from svlm_jax.checkpoint import hf, orbax_io
+from svlm_jax.checkpoint.streaming_block import pixel_bounds, streaming_block
 from svlm_jax.devices import device_memory
 from svlm_jax.errors import CheckpointError, ConfigError, StreamError
 from svlm_jax.functional import Params
@@ -85,6 +86,13 @@ class StreamSettings:
         if self.window.memory == "recompute" and self.window.positions == "native":
             raise ConfigError("positions=native with memory=recompute: expected contiguous or text, since all is run anew")
 
+    @classmethod
+    def from_generation_config(cls, generation: Mapping[str, Any]) -> "StreamSettings":
+        """The published settings, with the window and the query that the checkpoint was trained with, if it says so."""
+        block = streaming_block(generation)
+        query = {"query": block["query"]} if "query" in block else {}
+        return cls(window=WindowConfig(**block.get("window", {})), **query)
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -108,10 +116,12 @@ class StreamingVLM:
         self.checkpoint, self.name = checkpoint, name
         self.config, self.params, self.tokenizer = checkpoint.config, checkpoint.params, checkpoint.tokenizer
         self.dtype = jax.tree.leaves(checkpoint.params)[0].dtype
+        self.defaults = StreamSettings.from_generation_config(checkpoint.generation_config)
+        self.pixels = pixel_bounds(checkpoint.generation_config)  # for `open_source`
 
     @classmethod
     def from_pretrained(cls, model: str | pathlib.Path, *, dtype: str = "auto", **options: Any) -> "StreamingVLM":
-        """Loads a checkpoint from a folder or a hub id. options: see `checkpoint.hf.load`.
+        """Loads a checkpoint from a folder, a hub id, or "embedded". options: see `checkpoint.hf.load`.
 
         dtype: "auto" is bfloat16 on GPU and TPU, float32 on CPU.
         """
@@ -120,8 +130,8 @@ class StreamingVLM:
         return cls(hf.load(model, dtype=jnp.dtype(dtype), **options), name=str(model))
 
     def stream(self, settings: StreamSettings | None = None, **changes: Any) -> "Session":
-        """A new stream. `changes` are fields of StreamSettings."""
-        return Session(self, dataclasses.replace(settings or StreamSettings(), **changes))
+        """A new stream, by default as the checkpoint was trained (`defaults`). `changes` are fields of StreamSettings."""
+        return Session(self, dataclasses.replace(settings or self.defaults, **changes))
 
     def watch(self, source: Any, **changes: Any) -> Iterator[Caption]:
         """Captions of a source: a path, URL, webcam number, or an open `Source`. `changes` are fields of StreamSettings."""
@@ -189,9 +199,8 @@ class Session:
         settings = self.settings
         sampling: Literal["pts", "published"] = "published" if settings.parity else "pts"
         start = self.position if isinstance(source, str | pathlib.Path) and os.path.exists(source) else 0.0
-        with open_source(
-            source, fps=settings.fps, chunk_seconds=settings.chunk_seconds, sampling=sampling, start=start
-        ) as opened:
+        fps, seconds = settings.fps, settings.chunk_seconds
+        with open_source(source, fps=fps, chunk_seconds=seconds, sampling=sampling, start=start, **self.vlm.pixels) as opened:
             yield from self._watch(opened)
 
     def _watch(self, source: Source) -> Iterator[Caption]:

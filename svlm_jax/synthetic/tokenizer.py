@@ -13,6 +13,7 @@ from svlm_jax.checkpoint.folders import new_folder
 from svlm_jax.streaming.prompt import MARKER, SYSTEM
 from svlm_jax.streaming.session import QUERY
 from svlm_jax.synthetic.commentary import VOCABULARY
+from svlm_jax.synthetic.world import HEIGHT, WIDTH
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 # Roles, the pieces of time labels, numbers of two digits, and sentences that every stream begins with.
@@ -21,6 +22,13 @@ PLAIN = (
     *(f"{number:02}" for number in range(100)),
     *(f" {word}" for word in VOCABULARY),
 )
+# How models of matches are streamed: as configs/match.py trains them, and greedily, because there is nothing to choose.
+STREAMING = {
+    "window": {"vision": 16, "text": 16, "sink": 8, "tail": 96},
+    "query": None,
+    "sampling": {"temperature": 0.0, "repetition_penalty": 1.0, "max_new_tokens": 12},
+    "max_pixels": WIDTH * HEIGHT,
+}
 VOCAB_SIZE = 256 + len(SPECIAL) + len(PLAIN)
 
 
@@ -43,6 +51,6 @@ def write_tokenizer(folder: str | Path) -> None:
         marks = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
         kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         write_json(fresh / "tokenizer_config.json", {**marks, **kind})
-        # Greedy: commentary on a match leaves nothing to choose.
         ids = {"bos_token_id": token_id("<|im_start|>"), "eos_token_id": end, "pad_token_id": end}
-        write_json(fresh / "generation_config.json", {**ids, "do_sample": False, "repetition_penalty": 1.0})
+        greedy = {"do_sample": False, "repetition_penalty": 1.0}
+        write_json(fresh / "generation_config.json", {**ids, **greedy, "svlm": STREAMING})

@@ -1,0 +1,78 @@
+"""How a checkpoint says with which window, query, sampling and picture size it was trained, and who is asked first."""
+
+import json
+import shutil
+
+import pytest
+
+from svlm_jax import cli
+from svlm_jax.cache.window import WindowConfig
+from svlm_jax.checkpoint import hf
+from svlm_jax.checkpoint.streaming_block import pixel_bounds, streaming_block
+from svlm_jax.commands import watch
+from svlm_jax.errors import CheckpointError
+from svlm_jax.streaming.sampling import Sampling
+from svlm_jax.streaming.session import QUERY, StreamingVLM, StreamSettings
+from svlm_jax.synthetic.tokenizer import STREAMING
+from tests import checkpoints
+
+BLOCK = {"svlm": STREAMING}
+
+
+def test_a_checkpoint_sets_the_defaults_of_its_streams():
+    settings = StreamSettings.from_generation_config(BLOCK)
+    assert settings.window == WindowConfig(vision=16, text=16, sink=8, tail=96) and settings.query is None
+    sampling = Sampling.from_generation_config(BLOCK, top_k=7)
+    assert (sampling.temperature, sampling.repetition_penalty, sampling.max_new_tokens, sampling.top_k) == (0, 1, 12, 7)
+    assert pixel_bounds(BLOCK) == {"min_pixels": 9408, "max_pixels": 9408}
+    assert pixel_bounds(BLOCK, 200_000) == {"min_pixels": 78_400, "max_pixels": 200_000}
+    assert StreamSettings.from_generation_config({}) == StreamSettings() and StreamSettings().query == QUERY
+    assert Sampling.from_generation_config({}) == Sampling() and pixel_bounds({}) == {}
+
+
+def test_flags_come_before_the_checkpoint():
+    def settings(*flags):
+        return watch._settings(cli.parser().parse_args(["watch", "x.mp4", "--model", "m", *flags]), BLOCK)
+
+    assert settings().window == WindowConfig(vision=16, text=16, sink=8, tail=96) and settings().query is None
+    asked = settings("--window", "tail=7", "--query", "Why?", "--temperature", "0.5", "--positions", "native")
+    assert asked.window == WindowConfig(vision=16, text=16, sink=8, tail=7, positions="native")
+    assert (asked.query, asked.sampling.temperature, asked.sampling.max_new_tokens) == ("Why?", 0.5, 12)
+
+
+def test_a_loaded_model_streams_as_it_was_trained(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints.tiny(), folder)
+    generation = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**generation, **BLOCK}))
+    vlm = StreamingVLM.from_pretrained(folder)
+    session = vlm.stream(seed=3)
+    assert session.settings.window.tail == 96 and session.sampling.max_new_tokens == 12
+    captions = session.watch("synthetic:match?seed=1&minutes=0.05")
+    assert next(captions).usage["vision"] == (12, 16 * 12)  # 84 x 112 pixels
+    captions.close()
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (7, ["7", "an object"]),
+        ({"windows": {}}, ["'windows'", "window, sampling"]),
+        ({"window": {"past": 3}}, ["svlm.window", "'past'", "vision, text"]),
+        ({"sampling": [1]}, ["svlm.sampling", "[1]"]),
+        ({"query": 3}, ["svlm.query", "text or null"]),
+        ({"max_pixels": 9}, ["svlm.max_pixels", "9", "784"]),
+    ],
+)
+def test_a_block_that_is_not_understood_is_named(block, words):
+    with pytest.raises(CheckpointError) as caught:
+        streaming_block({"svlm": block})
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_an_installation_without_the_embedded_model_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(hf, "EMBEDDED_FOLDER", tmp_path / "nowhere")
+    assert cli.main(["watch", "synthetic:match", "--model", "embedded", "--no-live"]) == 2
+    assert "lacks the embedded model" in capsys.readouterr().err
+    monkeypatch.setattr(hf, "EMBEDDED_FOLDER", checkpoints.tiny())
+    assert hf.resolve("embedded") == checkpoints.tiny()
