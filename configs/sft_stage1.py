@@ -1,15 +1,26 @@
 """StreamingVLM, stage 1: overlapped chunks of 24 s, as published (arXiv 2510.09608, section 3.1 and its released scripts).
 
 512 samples a step: 8 of a micro-batch, one on each of 8 GPUs, times 64. Gradients are not clipped, as in the released runs.
+
+The environment's DATASET_PATH names the folder, as in the released scripts: a download of mit-han-lab/Inf-Stream-Train that
+holds the videos of chenjoya/Live-WhisperX-526K, without subfolders, in Livecc_sft. Files have their published names.
 """
 
-from configs.shapes import bucket
+import os
+
+from configs.shapes import buckets
 from svlm_jax.data.pipeline import PipelineSettings
 from svlm_jax.train.config import AnnotationSet, DataConfig, ModelSource, TrainConfig
 from svlm_jax.train.loop import LoopConfig
 from svlm_jax.train.sharding import MeshConfig
 
-BUCKETS = (bucket("360p", 24), bucket("480p", 24), bucket("720p", 24))
+BUCKETS = buckets(24)
+
+
+def samples(name: str, weight: float = 1.0) -> AnnotationSet:
+    """A file of annotations in the folder of the data set, which its videos are relative to."""
+    folder = os.environ.get("DATASET_PATH", "data/Inf-Stream-Train")
+    return AnnotationSet(f"{folder}/{name}_with_seeks.jsonl", folder, weight)
 
 
 def get_config() -> TrainConfig:
@@ -17,15 +28,12 @@ def get_config() -> TrainConfig:
         name="sft_stage1",
         model=ModelSource("Qwen/Qwen2.5-VL-7B-Instruct"),
         data=DataConfig(
-            sets=(
-                # Listed twice in the released scripts.
-                AnnotationSet("data/Inf-Streams-Train/train_s12w24_with_seeks.jsonl", "data", weight=2.0),
-                AnnotationSet("data/Livecc_sft/train_livecc_with_seeks.jsonl", "data"),
-            ),
+            # The first one is listed twice in the released scripts.
+            sets=(samples("train_s12w24", 2.0), samples("train_livecc")),
             pipeline=PipelineSettings(batch=8, buckets=BUCKETS, threads=16),
         ),
         evaluation=DataConfig(
-            sets=(AnnotationSet("data/Inf-Streams-Train/eval_s12w24_with_seeks.jsonl", "data"),),
+            sets=(samples("valid_s12w24", 2.0), samples("valid_livecc")),
             pipeline=PipelineSettings(batch=8, buckets=BUCKETS, shuffle=False),
         ),
         mesh=MeshConfig(data=1, fsdp=8, tensor=1),

@@ -3,11 +3,11 @@
 import dataclasses
 
 from configs import sft_stage1
-from configs.shapes import bucket
+from configs.shapes import buckets
 from svlm_jax.data.pipeline import PipelineSettings
-from svlm_jax.train.config import AnnotationSet, DataConfig, ModelSource, TrainConfig
+from svlm_jax.train.config import DataConfig, ModelSource, TrainConfig
 
-BUCKETS = tuple(bucket(source, seconds) for source in ("360p", "480p", "720p") for seconds in (24, 40, 64))
+BUCKETS = buckets(24, 40, 64)
 
 
 def get_config() -> TrainConfig:
@@ -17,7 +17,11 @@ def get_config() -> TrainConfig:
         # Written by `python -m launch.train configs/sft_stage1.py --export checkpoints/sft_stage1`.
         model=ModelSource("checkpoints/sft_stage1"),
         data=DataConfig(
-            sets=(AnnotationSet("data/Inf-Streams-Train/fg/train_fg_with_seeks.jsonl", "data"),),
+            sets=(sft_stage1.samples("fg/train_fg"),),
             pipeline=PipelineSettings(batch=8, buckets=BUCKETS, threads=16),
+        ),
+        evaluation=DataConfig(
+            sets=(sft_stage1.samples("fg/valid_fg"),),
+            pipeline=PipelineSettings(batch=8, buckets=BUCKETS, shuffle=False),
         ),
     )

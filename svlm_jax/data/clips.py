@@ -1,6 +1,8 @@
 """Pixels of an annotated clip: the frames that a stream of the same video would show the model, one clip a turn."""
 
 import dataclasses
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from svlm_jax.data.video import FACTOR, MAX_PIXELS, MIN_PIXELS, TEMPORAL_PATCH, 
 from svlm_jax.errors import DataError
 from svlm_jax.streaming.sources import open_source
 
+STRETCH = 1.1  # how far a picture's sides may change against each other; beyond that it gets black bars
 MISSING = 1  # turns that a clip may lack at its end: transcripts run a little over
 
 
@@ -37,6 +40,34 @@ class Pixels:
 
 
 PUBLISHED = Pixels()
+
+
+def nearest(size: tuple[int, int], sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """The one of `sizes` that suits a picture of `size` (height, width) best: itself, else one of its proportions."""
+
+    def differs(other: tuple[int, int]) -> tuple[float, float]:
+        high, wide = math.log(other[0] / size[0]), math.log(other[1] / size[1])
+        return abs(high - wide) + abs(high + wide) / 4, -high
+
+    return min(sizes, key=differs)
+
+
+def inside(size: tuple[int, int], box: tuple[int, int], factor: int = FACTOR) -> tuple[int, int]:
+    """How large a picture of `size` (height, width) is drawn in a `box`: as large as that, if it is hardly stretched then.
+
+    Otherwise it keeps its proportions, but for rounding to multiples of `factor`.
+    """
+    high, wide = box[0] / size[0], box[1] / size[1]
+    if max(high, wide) <= STRETCH * min(high, wide):
+        return box
+    rows, columns = (max(1, round(side * min(high, wide) / factor)) * factor for side in size)
+    return min(rows, box[0]), min(columns, box[1])
+
+
+def letterbox(clips: np.ndarray, box: tuple[int, int]) -> np.ndarray:
+    """Frames (..., height, width) in the middle of a black `box` (height, width)."""
+    bars = [(more // 2, more - more // 2) for more in (box[0] - clips.shape[-2], box[1] - clips.shape[-1])]
+    return np.pad(clips, [*((0, 0),) * (clips.ndim - 2), *bars]) if any(map(any, bars)) else clips
 
 
 def frame_count(annotation: Annotation, settings: ChunkSettings) -> int:

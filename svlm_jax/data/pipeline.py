@@ -20,6 +20,7 @@ import numpy as np
 from grain.experimental import ElasticIterator
 
 from svlm_jax.data.chunks import Batch, Bucket, Sample, blank_sample, pad_sample
+from svlm_jax.data.clips import nearest
 from svlm_jax.data.samples import Broken, Samples, Size, digest
 from svlm_jax.errors import ConfigError, DataError, SvlmError
 
@@ -35,7 +36,8 @@ class PipelineSettings:
 
     Attributes:
       batch: rows of a global batch, over all hosts.
-      buckets: the shapes that batches may have; the smallest that holds a whole batch is taken.
+      buckets: the shapes that batches may have; the smallest that holds a whole batch is taken. Pictures of other sizes get
+        the one that suits them best.
       seed: same seed, same batches.
       shuffle: False keeps the order of the sets, for evaluation.
       window: global batches whose samples are sorted by length together; 1 keeps the order.
@@ -187,6 +189,7 @@ class _Plan:
     def __init__(self, sets: Sequence[Samples], order: Any, settings: PipelineSettings, broken: Broken) -> None:
         self._sets, self._order, self._settings, self._broken = sets, order, settings, broken
         self._rows = settings.window * settings.batch
+        self._sizes = [bucket.size for bucket in settings.buckets]
         self._windows: collections.OrderedDict[int, futures.Future[list[tuple[Reference, Bucket]]]] = collections.OrderedDict()
         self._lock = threading.Lock()
         self._planner = futures.ThreadPoolExecutor(1, thread_name_prefix="svlm-plan")
@@ -233,7 +236,7 @@ class _Plan:
         index, number = reference
         samples = self._sets[index]
         try:
-            size = size or samples.size(number)
+            size = size or nearest(samples.size(number), self._sizes)
             return self._settings.bucket(*samples.length(number, size), size)
         except UNREADABLE as error:
             self._broken.add(samples.name, number, error)

@@ -11,7 +11,7 @@ import numpy as np
 
 from svlm_jax.data.annotations import AnnotationFile
 from svlm_jax.data.chunks import ChunkBuilder, Sample
-from svlm_jax.data.clips import PUBLISHED, Pixels, frame_count, read_clip, source_size
+from svlm_jax.data.clips import PUBLISHED, Pixels, frame_count, inside, letterbox, read_clip, source_size
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Samples(Protocol):
         ...
 
     def load(self, number: int, size: Size) -> Sample:
-        """The sample itself, with frames of that size."""
+        """The sample itself, with frames of that size, and black bars where its video has other proportions."""
         ...
 
     def fingerprint(self) -> str:
@@ -81,8 +81,10 @@ class AnnotatedVideos:
 
     def load(self, number: int, size: Size) -> Sample:
         annotation = self._file[number]
-        pixels = Pixels(size=size, factor=self._pixels.factor)
-        return self._build(annotation, read_clip(self._folder / annotation.video, annotation, self._build.settings, pixels))
+        factor = self._pixels.factor
+        pixels = Pixels(size=inside(self.size(number), size, factor), factor=factor)
+        clips = read_clip(self._folder / annotation.video, annotation, self._build.settings, pixels)
+        return self._build(annotation, letterbox(clips, size))
 
     def fingerprint(self) -> str:
         """Of the annotations and of how they become samples; videos are known by their names only."""

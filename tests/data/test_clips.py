@@ -5,7 +5,7 @@ import pytest
 
 from svlm_jax.data.annotations import Annotation, Word
 from svlm_jax.data.chunks import ChunkSettings
-from svlm_jax.data.clips import Pixels, read_clip, source_size
+from svlm_jax.data.clips import Pixels, inside, letterbox, nearest, read_clip, source_size
 from svlm_jax.errors import DataError, SourceError
 from svlm_jax.streaming.sources import open_source
 from tests import clips
@@ -51,3 +51,22 @@ def test_a_video_that_is_missing_or_too_short_is_named(video, tmp_path):
         read_clip(video, clip(6.0, 10.0), ChunkSettings())
     with pytest.raises(SourceError, match="ends at 8"):
         read_clip(video, clip(20.0, 24.0), ChunkSettings())
+
+
+def test_the_nearest_size_has_the_proportions_of_the_picture():
+    sizes = [(364, 644), (560, 1008), (476, 644), (840, 476)]
+    assert [nearest(size, sizes) for size in sizes] == sizes
+    # 400p, a small and a large 4:3, a tall phone, a square (which has none of its own)
+    assert nearest((392, 700), sizes) == (364, 644)
+    assert nearest((252, 336), sizes) == nearest((672, 896), sizes) == (476, 644)
+    assert nearest((1092, 504), sizes) == (840, 476)
+    assert nearest((756, 756), sizes) == (476, 644)
+
+
+def test_pictures_keep_their_proportions_between_black_bars():
+    assert inside((672, 896), (476, 644)) == (476, 644)
+    assert inside((1008, 560), (560, 1008)) == (560, 308)
+    assert inside((504, 1176), (560, 1008)) == (420, 1008)
+    drawn = letterbox(np.full((2, 3, 28, 56), 9, np.uint8), (84, 56))
+    assert drawn.shape == (2, 3, 84, 56) and drawn.dtype == np.uint8
+    assert (drawn[:, :, 28:56] == 9).all() and not drawn[:, :, :28].any() and not drawn[:, :, 56:].any()

@@ -254,3 +254,40 @@ def test_sizes_follow_the_video_unless_given(tmp_path, build):
     before = samples.fingerprint()
     write_annotations(path, [Annotation("a.mp4", 0.0, 2.0, (Word(0.1, 0.4, "blue"),))])
     assert AnnotatedVideos(path, build).fingerprint() != before
+
+
+SHAPES = {"wide": (112, 196), "4:3": (112, 168), "9:16": (196, 112)}
+
+
+@pytest.fixture(scope="module")
+def shaped(tmp_path_factory, build):
+    """Two seconds of a video of each proportion; how the model sees them is `SHAPES`."""
+    folder = tmp_path_factory.mktemp("shaped")
+    sources = {"wide": (112, 196), "4:3": (120, 160), "9:16": (196, 112)}
+    for number, size in enumerate(sources.values()):
+        clips.render(folder / f"{number}.mp4", frames=24, rate=12, size=size)
+    path = folder / "x.jsonl"
+    write_annotations(path, [Annotation(f"{number}.mp4", 0.0, 2.0, (Word(0.1, 0.4, "red"),)) for number in range(len(sources))])
+    return AnnotatedVideos(path, build, pixels=Pixels(min_pixels=784, max_pixels=112 * 196))
+
+
+def test_videos_of_all_proportions_find_their_bucket(shaped):
+    buckets = tuple(Bucket(400, 2, size) for size in SHAPES.values())
+    with Pipeline([(shaped, 1)], settings(batch=1, window=1, shuffle=False, buckets=buckets)) as pipeline:
+        batches = [next(pipeline) for _ in SHAPES]
+        assert not len(pipeline.broken)
+    assert [batch.frames.shape[-2:] for batch in batches] == list(SHAPES.values())
+    for batch in batches:
+        assert batch.weight.tolist() == [1] and clips.upright(batch.frames[0, 0, 0]) and batch.frames[..., :4].max() > 100
+
+
+def test_where_there_is_one_bucket_only_pictures_keep_their_proportions(shaped):
+    box = SHAPES["wide"]
+    with Pipeline([(shaped, 1)], settings(batch=3, window=1, shuffle=False, buckets=(Bucket(400, 2, box),))) as pipeline:
+        batch = next(pipeline)
+    assert batch.weight.tolist() == [1, 1, 1] and batch.frames.shape[-2:] == box
+    for row, bar in enumerate((0, 14, 70)):  # 9:16 becomes 112 x 56 of 112 x 196
+        picture = batch.frames[row, 0, 0]
+        drawn = picture[..., bar : box[1] - bar]
+        assert clips.upright(drawn) and drawn[..., :2].max() > 100 and drawn[..., -2:].max() > 100
+        assert picture.sum() == drawn.sum(dtype=picture.sum().dtype)

@@ -1,12 +1,16 @@
 """Configurations: those that ship, changes from the command line, and what they refuse."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 
-from svlm_jax.errors import ConfigError
+from svlm_jax.checkpoint.random import random_config
+from svlm_jax.data.clips import inside, nearest
+from svlm_jax.errors import ConfigError, DataError
 from svlm_jax.train.config import ModelSource, TrainConfig, load_config
-from svlm_jax.train.run import batch_shapes
+from svlm_jax.train.run import Source, batch_shapes, sets
+from tests.checkpoints import tiny
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "shapes"))
@@ -37,6 +41,45 @@ def test_stages_have_the_published_hyper_parameters(monkeypatch: pytest.MonkeyPa
         assert config.partition.freeze == (r"visual\.",)
         assert max(bucket.tokens for bucket in config.data.pipeline.buckets) <= 53_248
         assert config.compute.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("name", ["sft_stage1", "sft_stage2"])
+def test_videos_of_common_proportions_have_a_shape(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In landscape and portrait, at every usual resolution: none is stretched, none gets bars."""
+    monkeypatch.syspath_prepend(ROOT)
+    config = _load(name)
+    buckets = config.data.pipeline.buckets
+    longest = max(bucket.clips for bucket in buckets)
+    for aspect, lines in itertools.product((16 / 9, 4 / 3, 1, 3 / 4, 9 / 16), (240, 360, 480, 720, 1080, 2160)):
+        size = (lines, round(lines * aspect)) if aspect >= 1 else (round(lines / aspect), lines)
+        seen = config.data.pixels.of(size, 2 * longest)
+        box = nearest(seen, [bucket.size for bucket in buckets])
+        assert inside(seen, box) == box, f"{size} in {box}"
+        assert any(bucket.holds(0, longest, box) for bucket in buckets)
+        assert aspect != 16 / 9 or lines < 360 or box == seen
+
+
+def test_stages_read_the_published_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.setenv("DATASET_PATH", "/videos")
+    files = {
+        name: [(Path(one.path).name, one.weight) for data in (config.data, config.evaluation) for one in data.sets]
+        for name in ("sft_stage1", "sft_stage2")
+        for config in [_load(name)]
+    }
+    assert files == {
+        "sft_stage1": [
+            ("train_s12w24_with_seeks.jsonl", 2),
+            ("train_livecc_with_seeks.jsonl", 1),
+            ("valid_s12w24_with_seeks.jsonl", 2),
+            ("valid_livecc_with_seeks.jsonl", 1),
+        ],
+        "sft_stage2": [("train_fg_with_seeks.jsonl", 1), ("valid_fg_with_seeks.jsonl", 1)],
+    }
+    first, *_ = _load("sft_stage2").data.sets
+    assert (first.path, first.folder) == ("/videos/fg/train_fg_with_seeks.jsonl", "/videos")
+    with pytest.raises(DataError, match=r"/videos/fg/train_fg_with_seeks.jsonl does not exist; a file of annotations"):
+        sets(_load("sft_stage2").data, Source(random_config("qwen2_5_vl"), tiny(), None))
 
 
 def test_changes_from_the_command_line() -> None:
