@@ -26,9 +26,9 @@ import rich.table
 from jax import lax
 
 from benchmarks import rivals
-from benchmarks.machine import describe
 from pallas_kernels import shapes
 from pallas_kernels.dispatch import KERNELS
+from svlm_jax.machine import describe
 
 LOOP, REPEATS = 20, 5
 TOLERANCE = 0.03  # of the largest value: bfloat16 outputs and gradients

@@ -32,9 +32,9 @@ import rich.table
 import torch
 from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 
-from benchmarks.machine import describe
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.checkpoint.random import write_random_checkpoint
+from svlm_jax.machine import describe
 from svlm_jax.streaming import step as compiled
 from svlm_jax.streaming.chunk import Chunk
 from svlm_jax.streaming.sampling import Sampling

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from svlm_jax.streaming.caption import Caption, Timing
+from svlm_jax.streaming.session import StreamSettings
 from svlm_jax.synthetic import Match
 from svlm_jax.synthetic.evaluate import evaluate_match
 
 
 class Commentator:
     """In place of a model: knows the match `seed`, and says nothing from the second `asleep` on."""
+
+    defaults = StreamSettings(query="what the checkpoint says")
 
     def __init__(self, seed, asleep=10**9):
         self.lines = [second.line for second in Match(seed).seconds(1300)]
@@ -31,8 +34,9 @@ class Commentator:
 
 
 def test_who_knows_the_match_is_perfect():
-    heard = []
-    figures = evaluate_match(Commentator(3), 3, 2, scale=1, on_caption=heard.append)
+    heard, model = [], Commentator(3)
+    figures = evaluate_match(model, 3, 2, scale=1, on_caption=heard.append)
+    assert (model.settings.query, model.settings.fps) == ("what the checkpoint says", 2.0)
     assert [caption.start for caption in heard] == list(range(120)) and figures["seconds"] == 120
     for name in ("event_f1", "score_accuracy", "score_consistency", "silence_precision"):
         assert figures[name] == 1
@@ -41,8 +45,10 @@ def test_who_knows_the_match_is_perfect():
 
 def test_slices_have_their_own_figures():
     model = Commentator(3, asleep=600)
-    figures = evaluate_match(model, 3, 20.5, scale=1, size=(28, 56))
+    told = []
+    figures = evaluate_match(model, 3, 20.5, StreamSettings(query=None), scale=1, size=(28, 56), on_slice=told.append)
     assert model.settings.query is None and model.shapes == {(2, 3, 28, 56)}
+    assert told == figures["slices"], "each as soon as it is known, and not another one at the end"
     first, second, rest = json.loads(json.dumps(figures))["slices"]
     assert [part["start"] for part in (first, second, rest)] == [0, 600, 1200] and rest["seconds"] == 30
     assert (first["event_f1"], second["event_f1"]) == (1, 0)

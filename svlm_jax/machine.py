@@ -7,7 +7,7 @@ import platform
 
 import jax
 
-PACKAGES = ("jax", "jaxlib", "flax", "numpy", "av", "torch", "transformers")
+PACKAGES = ("svlm-jax", "jax", "jaxlib", "flax", "numpy", "av", "torch", "transformers")
 
 
 def describe() -> dict[str, object]:
