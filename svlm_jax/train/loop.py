@@ -4,11 +4,12 @@ import dataclasses
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from svlm_jax.data.chunks import Batch
@@ -23,6 +24,8 @@ from svlm_jax.train.tree import Flat
 logger = logging.getLogger(__name__)
 
 Outcome = Literal["finished", "preempted"]
+LossNorm = Literal["token", "per_rank"]
+LEAST = {"steps": 0, "epochs": 0, "accumulate": 1, "eval_every": 0, "eval_batches": 0, "save_every": 0, "keep": 1}
 
 
 class Data(Protocol):
@@ -42,6 +45,9 @@ class LoopConfig:
     Attributes:
       steps: optimizer steps; 0: as many as `epochs` over the data are.
       accumulate: micro-batches of one step.
+      loss_norm: "token": the mean over all learned tokens of a step. "per_rank": as published, where each GPU has one row of
+        every micro-batch: the mean over its tokens of a step for each row, then the mean over rows. The micro-batches of a step
+        are in memory at once then, and the metric `tokens` counts rows.
       eval_every, save_every: in steps; 0: at the end only. eval_batches: micro-batches of an evaluation, always the same.
       keep: checkpoints that stay.
     """
@@ -49,15 +55,18 @@ class LoopConfig:
     steps: int = 0
     epochs: float = 1.0
     accumulate: int = 1
+    loss_norm: LossNorm = "token"
     eval_every: int = 100
     eval_batches: int = 8
     save_every: int = 20
     keep: int = 3
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("epochs", 0), ("accumulate", 1), ("eval_every", 0), ("save_every", 0), ("keep", 1)):
+        for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"loop.{name} is {getattr(self, name)}, expected at least {least}.")
+        if self.loss_norm not in get_args(LossNorm):
+            raise ConfigError(f"loop.loss_norm is {self.loss_norm!r}, expected one of {', '.join(get_args(LossNorm))}.")
 
 
 class Preemption:
@@ -170,11 +179,29 @@ class Loop:
 
     def _batches(self) -> Iterator[tuple[Batch, float]]:
         """The micro-batches of a step, on the devices, and how long each kept the run waiting, in seconds."""
+        read = self._read()
+        if self.config.loss_norm == "per_rank":
+            batches, waits = zip(*read, strict=True)
+            read = zip(per_rank(batches), waits, strict=True)
+        for batch, wait in read:
+            yield sharding.place_batch(batch, self.step.mesh), wait
+
+    def _read(self) -> Iterator[tuple[Batch, float]]:
         for _ in range(self.config.accumulate):
             begin = time.perf_counter()
             batch = next(self.data)
-            wait = time.perf_counter() - begin
-            yield sharding.place_batch(batch, self.step.mesh), wait
+            yield batch, time.perf_counter() - begin
+
+
+def per_rank(batches: Sequence[Batch]) -> list[Batch]:
+    """The micro-batches of a step, weighted so that every row counts the same over all of them, however much it learns.
+
+    The loss that they add up to is then the mean over rows of each row's mean over its tokens (Hugging Face Trainer with
+    average_tokens_across_devices off, one sample on each device). Rows that learn nothing do not count.
+    """
+    tokens = np.sum([np.sum(batch.labels[:, 1:] >= 0, axis=1) * batch.weight for batch in batches], axis=0)
+    share = np.divide(1, tokens, out=np.zeros(len(tokens), np.float32), where=tokens > 0, casting="same_kind")
+    return [dataclasses.replace(batch, weight=batch.weight * share) for batch in batches]
 
 
 def _due(step: int, every: int) -> bool:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from svlm_jax.data.chunks import Batch
 from svlm_jax.errors import CheckpointError, ConfigError
 from svlm_jax.train import sharding
 from svlm_jax.train.checkpoints import Checkpoints, Identity, checksum
@@ -161,6 +162,68 @@ def test_checkpoints_of_other_models_are_refused(whole, single: Runner, tmp_path
             checkpoints.restore(wanted)
 
 
+def _one_step(runner: Runner, folder: Path, stream: Stream, loss_norm: str) -> dict[str, float]:
+    state, frozen = runner.fresh()
+    config = LoopConfig(steps=1, accumulate=2, loss_norm=loss_norm, eval_every=0, save_every=0)
+    with (
+        runner.checkpoints(folder / loss_norm, frozen) as checkpoints,
+        contextlib.closing(JsonLines(folder / f"{loss_norm}.jsonl")) as log,
+    ):
+        rate = schedule(OPTIMIZER, STEPS)
+        Loop(config, runner.step, stream, checkpoints, Reports([log]), rate=rate).run(state, frozen)
+    return json.loads((folder / f"{loss_norm}.jsonl").read_text())
+
+
+def _row_by_row(runner: Runner, batches: list[Batch]) -> tuple[float, float]:
+    """Loss and norm of the gradient when every row is a GPU of its own: each one's mean over the step, then their mean."""
+    state, frozen = runner.fresh()
+    losses, gradients = [], []
+    for row in range(len(batches[0].weight)):
+        sums = runner.step.zeros()
+        for batch in batches:
+            alone = tiny.weighing(batch, *(weight * (i == row) for i, weight in enumerate(batch.weight)))
+            sums = runner.step.accumulate(state, frozen, sums, sharding.place_batch(alone, runner.mesh))
+        if sums.totals[1]:
+            losses.append(sums.totals[0] / sums.totals[1])
+            gradients.append({path: leaf / sums.totals[1] for path, leaf in sums.gradients.items()})
+    mean = [sum(one[path] for one in gradients) / len(gradients) for path in gradients[0]]
+    return float(np.mean(losses)), float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in mean)))
+
+
+class Uneven(Stream):
+    """Rows learn different numbers of tokens, one sample is broken, and one row learns nothing in the whole step."""
+
+    def batch(self, number: int) -> Batch:
+        batch = super().batch(number)
+        batch.labels[1] = -100
+        return tiny.weighing(batch, 1, 1, float(number > 0), 1)
+
+
+class Even(Stream):
+    """Every row learns the same number of tokens in a step, though not in each micro-batch."""
+
+    def batch(self, number: int) -> Batch:
+        batch = super().batch(number)
+        labels = np.full_like(batch.labels, -100)
+        labels[:, 6 : 7 + number] = batch.tokens[:, 6 : 7 + number]
+        return dataclasses.replace(batch, labels=labels)
+
+
+def test_loss_per_rank_is_the_published_one(single: Runner, tmp_path: Path) -> None:
+    stream = Uneven(CONFIG)
+    loss, norm = _row_by_row(single, [stream.batch(0), stream.batch(1)])
+    per_rank, per_token = (_one_step(single, tmp_path, Uneven(CONFIG), name) for name in ("per_rank", "token"))
+    assert per_rank["loss"] == pytest.approx(loss, rel=1e-5) and per_rank["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    assert per_rank["tokens"] == pytest.approx(3)  # rows
+    assert abs(per_rank["loss"] - per_token["loss"]) > 1e-3 * per_token["loss"]
+
+
+def test_both_norms_agree_where_all_rows_learn_as_much(single: Runner, tmp_path: Path) -> None:
+    per_rank, per_token = (_one_step(single, tmp_path, Even(CONFIG), name) for name in ("per_rank", "token"))
+    for name in ("loss", "grad_norm", "accuracy"):
+        assert per_rank[name] == pytest.approx(per_token[name], rel=1e-5)
+
+
 def test_tensorboard_and_the_line(tmp_path: Path) -> None:
     record = {"loss": 1.5, "accuracy": 0.5, "grad_norm": 2.0, "learning_rate": 1e-5, "tokens_per_second": 3741.0}
     record |= {"data_wait": 0.02, "seconds": 6.0, "mfu": 0.251, "broken_samples": 3.0, "eval_loss": 1.25, "eval_accuracy": 0.6}
@@ -179,3 +242,5 @@ def test_tensorboard_and_the_line(tmp_path: Path) -> None:
 def test_loop_values_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"loop.accumulate is 0, expected at least 1"):
         LoopConfig(accumulate=0)
+    with pytest.raises(ConfigError, match=r"loop.loss_norm is 'rank', expected one of token, per_rank"):
+        LoopConfig(loss_norm="rank")
