@@ -27,3 +27,11 @@ class SinkError(SvlmError):
 
 class DataError(SvlmError):
     """Training data that cannot be used: a broken annotation, an index that does not fit its file, an unreadable transcript."""
+
+
+class EvalError(SvlmError):
+    """Published evaluation data that cannot be used, or results of another run where new ones were to go."""
+
+
+class EndpointError(SvlmError):
+    """A language model's server that refuses or does not answer."""

@@ -9,22 +9,18 @@ import functools
 import itertools
 import json
 import logging
-import os
 import re
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from svlm_jax.data.annotations import Annotation
 from svlm_jax.data.transcripts import Sentence, spread
+from svlm_jax.endpoint import Endpoint
 from svlm_jax.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 SEGMENT = 120.0  # s of sentences in one request
-RETRY = (408, 429, 500, 502, 503, 504)  # HTTP: the same request may succeed later
 CLEAN = """\
 You clean the transcript of a live commentary. The user gives the title and numbered sentences. Judge each sentence:
 "keep" if it is live commentary and written correctly; "edit" if it is live commentary with errors of recognition, wrong names
@@ -34,62 +30,6 @@ Answer with JSON only: {"sentences": [{"number": 0, "action": "keep"}, {"number"
 SHARE = """\
 The user gives the title and the commentary of a short clip. What share of the words tells the live action of these seconds, as
 opposed to background, history, statistics or talk? Answer with JSON only: {"live_share": 0.0 to 1.0}"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Endpoint:
-    """An OpenAI-compatible server: requests go to `url`/chat/completions.
-
-    Attributes:
-      url: e.g. "http://localhost:8000/v1". model: its name there.
-      key: sent as bearer token; the environment's OPENAI_API_KEY if not given, nothing if that is absent.
-      timeout: seconds for an answer. tries: of one request. pause: seconds before the second try, doubled each time.
-    """
-
-    url: str
-    model: str
-    key: str | None = dataclasses.field(default=None, repr=False)
-    timeout: float = 120.0
-    tries: int = 4
-    pause: float = 1.0
-
-    def ask(self, system: str, user: str) -> str:
-        """The answer to a conversation of two messages; DataError when there is none after all tries."""
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        body = json.dumps({"model": self.model, "messages": messages, "temperature": 0}).encode()
-        for attempt in itertools.count(1):
-            try:
-                return self._post(body)
-            except _Temporary as error:
-                if attempt >= self.tries:
-                    raise DataError(f"{self.url} gave no answer in {attempt} tries: {error}.") from None
-                logger.info("%s: %s; trying again", self.url, error)
-                time.sleep(self.pause * 2 ** (attempt - 1))
-        raise AssertionError("unreachable")
-
-    def _post(self, body: bytes) -> str:
-        headers = {"Content-Type": "application/json"}
-        key = self.key or os.environ.get("OPENAI_API_KEY")
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", body, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                answer = json.load(response)
-            return str(answer["choices"][0]["message"]["content"])
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code in RETRY:
-                    raise _Temporary(f"HTTP {error.code}") from None
-                raise DataError(f"{self.url} refused the request: HTTP {error.code} {error.reason}.") from None
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            raise _Temporary(str(getattr(error, "reason", error))) from None
-        except (ValueError, LookupError, TypeError):
-            raise _Temporary("the answer is not a chat completion") from None
-
-
-class _Temporary(Exception):
-    """A request that may succeed when it is made again."""
 
 
 class Curator:

@@ -7,9 +7,10 @@ import threading
 import pytest
 
 from svlm_jax.data.annotations import Annotation, Word
-from svlm_jax.data.curate import Curator, Endpoint
+from svlm_jax.data.curate import Curator
 from svlm_jax.data.transcripts import Sentence, spread
-from svlm_jax.errors import DataError
+from svlm_jax.endpoint import Endpoint
+from svlm_jax.errors import DataError, EndpointError
 
 SENTENCES = [
     Sentence(s, s + 4.0, spread(text, s, s + 4.0)) for s, text in ((0.0, "Goal red"), (5.0, "bye our bear"), (130.0, "Out"))
@@ -101,20 +102,20 @@ def test_a_server_that_is_busy_is_asked_again(server):
     server.replies = [503, 429, verdicts(KEEP, KEEP)]
     assert Curator(endpoint(server)).clean("", SENTENCES[:2]) == SENTENCES[:2]
     server.replies = [503] * 3
-    with pytest.raises(DataError, match=r"gave no answer in 3 tries: HTTP 503"):
+    with pytest.raises(EndpointError, match=r"gave no answer in 3 tries: HTTP 503"):
         Curator(endpoint(server)).clean("", SENTENCES[:2])
 
 
 def test_a_server_that_refuses_is_not(server):
     server.replies = [401]
-    with pytest.raises(DataError, match="refused the request: HTTP 401") as error:
+    with pytest.raises(EndpointError, match="refused the request: HTTP 401") as error:
         Curator(endpoint(server)).clean("", SENTENCES[:2])
     assert "secret" not in str(error.value) and "secret" not in repr(endpoint(server)) and len(server.requests) == 1
 
 
 def test_without_a_server_there_is_a_sentence(server):
     gone = Endpoint("http://127.0.0.1:9/v1", "judge", tries=2, pause=0.01)
-    with pytest.raises(DataError, match=r"127.0.0.1:9/v1 gave no answer in 2 tries"):
+    with pytest.raises(EndpointError, match=r"127.0.0.1:9/v1 gave no answer in 2 tries"):
         Curator(gone).clean("", SENTENCES)
 
 

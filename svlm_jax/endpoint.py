@@ -1,0 +1,72 @@
+"""A language model behind an OpenAI-compatible endpoint: it curates transcripts and judges answers."""
+
+import dataclasses
+import itertools
+import json
+import logging
+import os
+import time
+import urllib.error
+import urllib.request
+
+from svlm_jax.errors import EndpointError
+
+logger = logging.getLogger(__name__)
+
+RETRY = (408, 429, 500, 502, 503, 504)  # HTTP: the same request may succeed later
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server: requests go to `url`/chat/completions.
+
+    Attributes:
+      url: e.g. "http://localhost:8000/v1". model: its name there.
+      key: sent as bearer token; the environment's OPENAI_API_KEY if not given, nothing if that is absent.
+      timeout: seconds for an answer. tries: of one request. pause: seconds before the second try, doubled each time.
+    """
+
+    url: str
+    model: str
+    key: str | None = dataclasses.field(default=None, repr=False)
+    timeout: float = 120.0
+    tries: int = 4
+    pause: float = 1.0
+
+    def ask(self, system: str, user: str) -> str:
+        """The answer to a conversation of two messages; EndpointError when there is none after all tries."""
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        body = json.dumps({"model": self.model, "messages": messages, "temperature": 0}).encode()
+        for attempt in itertools.count(1):
+            try:
+                return self._post(body)
+            except _Temporary as error:
+                if attempt >= self.tries:
+                    raise EndpointError(f"{self.url} gave no answer in {attempt} tries: {error}.") from None
+                logger.info("%s: %s; trying again", self.url, error)
+                time.sleep(self.pause * 2 ** (attempt - 1))
+        raise AssertionError("unreachable")
+
+    def _post(self, body: bytes) -> str:
+        headers = {"Content-Type": "application/json"}
+        key = self.key or os.environ.get("OPENAI_API_KEY")
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                answer = json.load(response)
+            return str(answer["choices"][0]["message"]["content"])
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code in RETRY:
+                    raise _Temporary(f"HTTP {error.code}") from None
+                raise EndpointError(f"{self.url} refused the request: HTTP {error.code} {error.reason}.") from None
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            raise _Temporary(str(getattr(error, "reason", error))) from None
+        except (ValueError, LookupError, TypeError):
+            raise _Temporary("the answer is not a chat completion") from None
+
+
+class _Temporary(Exception):
+    """A request that may succeed when it is made again."""
