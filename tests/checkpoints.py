@@ -6,8 +6,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from svlm_jax.checkpoint.random import write_random_checkpoint
+import jax.numpy as jnp
+
+from configs.match import architecture
+from svlm_jax.checkpoint.export import export
+from svlm_jax.checkpoint.random import _noise, write_random_checkpoint
 from svlm_jax.config import Family
+from svlm_jax.synthetic.tokenizer import write_tokenizer
 
 
 @functools.cache
@@ -22,4 +27,14 @@ def tiny(family: Family = "qwen2_5_vl", *, seed: int = 0) -> Path:
     folder = _root() / f"{family}-{seed}"
     if not folder.exists():
         write_random_checkpoint(folder, family=family, seed=seed)
+    return folder
+
+
+def match() -> Path:
+    """The embedded model's shape, tokenizer and window with random weights: in its place where skill does not matter."""
+    folder = _root() / "match"
+    if not folder.exists():
+        write_tokenizer(_root() / "match-tokenizer")
+        config = architecture()
+        export(folder, config, _noise(config, 0, jnp.float32), tokenizer_from=_root() / "match-tokenizer")
     return folder

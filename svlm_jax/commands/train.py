@@ -1,0 +1,47 @@
+"""`svlm train`: one process that trains; `python -m launch.train` is the same for every process of a cluster."""
+
+import argparse
+
+PREEMPTED = 42
+EXAMPLES = """\
+examples:
+  svlm train configs/tiny.py                                            a tiny model on drawn matches, on a CPU
+  svlm train configs/match.py loop.steps=2000 optimizer.learning_rate=1e-3
+  svlm train configs/match.py --export ./my-model                       its newest checkpoint, for `--model ./my-model`
+
+A run goes on behind its newest checkpoint. SIGTERM saves and ends it with exit code 42. Several processes: launch/."""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "train",
+        help="train a model to stream, or export what was trained",
+        description="Train a streaming vision-language model as a configuration file says.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("config", metavar="CONFIG", help="Python file with get_config(), such as configs/tiny.py")
+    parser.add_argument("changes", nargs="*", metavar="name=value", help="fields to change, such as loop.steps=100")
+    parser.add_argument("--export", metavar="FOLDER", help="write the newest checkpoint as a Hugging Face folder, and leave")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 finished, 42 preempted: saved, to be started again."""
+    from rich.console import Console
+
+    from svlm_jax.train.config import load_config
+    from svlm_jax.train.run import export_run, run
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False)
+
+    config = load_config(arguments.config, arguments.changes)
+    if arguments.export is not None:
+        step = export_run(config, arguments.export)
+        say(f"step {step:,} of {config.name} is in {arguments.export}")
+        return 0
+    outcome = run(config, say)
+    say(f"{config.name} {outcome}")
+    return PREEMPTED if outcome == "preempted" else 0

@@ -1,0 +1,80 @@
+"""Results in JSON files that are whole at any moment, and measurements that go on where they were interrupted."""
+
+import contextlib
+import datetime
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from svlm_jax.config import read_json
+from svlm_jax.errors import EvalError
+from svlm_jax.machine import describe
+
+
+def manifest(command: Sequence[str], **said: Any) -> dict[str, Any]:
+    """What stands beside every result: command, date (UTC), commit, machine with versions, and what else is `said`."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"command": shlex.join(command), "date": now, "commit": _commit(), "machine": describe(), **said}
+
+
+def _commit() -> str | None:
+    """Of the checkout that the package runs from; None when it is installed."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON file that is there as a whole or not at all; EvalError when it cannot be written."""
+    path = Path(path)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise EvalError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+class Rows:
+    """Rows of a measurement by name, kept in a JSON file; a row that is there need not be measured again.
+
+    Args:
+      path: the file; one that exists goes on.
+      settings: what all rows share. EvalError when the file holds rows of other settings.
+      about: the manifest of this run; every row names the run that it is from.
+    """
+
+    def __init__(self, path: str | Path, settings: Mapping[str, Any], about: Mapping[str, Any]):
+        self.path, self._settings, self._about = Path(path), json.loads(json.dumps(settings)), dict(about)
+        before = read_json(self.path, missing_ok=True)
+        self._runs: list[dict[str, Any]] = before.get("runs", [])
+        self.rows: dict[str, Any] = before.get("rows", {})
+        found = before.get("settings", self._settings)
+        other = sorted(name for name in {*found, *self._settings} if found.get(name) != self._settings.get(name))
+        if other:
+            name = other[0]
+            raise EvalError(
+                f"{self.path} holds results of {name}={found.get(name)!r}, not {self._settings.get(name)!r}: expected another "
+                f"file, or the same settings."
+            )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.rows
+
+    def add(self, name: str, row: Mapping[str, Any]) -> None:
+        """Keeps a row, in the file too."""
+        if self._about not in self._runs:
+            self._runs.append(self._about)
+        self.rows[name] = {**row, "run": len(self._runs) - 1}
+        write_json(self.path, {"settings": self._settings, "runs": self._runs, "rows": self.rows})
