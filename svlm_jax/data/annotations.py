@@ -208,18 +208,25 @@ class AnnotationFile:
 
 
 def write_annotations(path: str | os.PathLike[str], annotations: Iterable[Annotation]) -> int:
-    """Writes samples and their index, and returns their number. The name should end in `_with_seeks.jsonl`."""
+    """Writes samples and their index, and returns their number. The name should end in `_with_seeks.jsonl`.
+
+    The file has its name only when it is complete.
+    """
     path = Path(path)
+    unfinished = path.with_name(f"{path.name}.part")
     seeks, at = [], 0
     try:
-        with open(path, "wb") as file:
+        with open(unfinished, "wb") as file:
             for annotation in annotations:
                 line = json.dumps(annotation.to_messages(), ensure_ascii=False).encode() + b"\n"
                 seeks.append(at)
                 at += file.write(line)
         index_path(path).write_text(json.dumps(seeks) + "\n", encoding="utf-8")
+        unfinished.replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
     return len(seeks)
 
 

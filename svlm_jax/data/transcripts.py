@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from svlm_jax.data.annotations import Annotation, Word, write_annotations
 from svlm_jax.data.windows import Annealing, Overlapped, annealing, overlapped
-from svlm_jax.errors import DataError, SvlmError
+from svlm_jax.errors import DataError, EndpointError, SvlmError
 from svlm_jax.streaming.sources import open_source
 
 logger = logging.getLogger(__name__)
@@ -195,6 +195,7 @@ def annotate_folder(
     Raises:
       DataError: the folder has no video with a transcript, or the output cannot be written. A video or transcript that cannot
         be read is logged and left out.
+      EndpointError: `curate` got no answer.
     """
     folder = Path(folder)
     videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEOS)
@@ -206,6 +207,8 @@ def annotate_folder(
         for video, transcript in pairs:
             try:
                 found = list(_samples(folder, video, transcript, rule, curate))
+            except EndpointError:
+                raise  # the next videos would fare no better
             except SvlmError as error:
                 logger.warning("%s is left out: %s", video, error)
                 continue

@@ -120,6 +120,19 @@ def test_an_index_that_is_none_is_named(tmp_path, index, sentence):
         AnnotationFile(path)
 
 
+def test_a_file_that_was_not_finished_leaves_the_one_before(tmp_path):
+    path = tmp_path / "x_with_seeks.jsonl"
+    write_annotations(path, [annotation(0)])
+
+    def ends():
+        yield annotation(1)
+        raise DataError("no answer.")
+
+    with pytest.raises(DataError, match="no answer"):
+        write_annotations(path, ends())
+    assert list(AnnotationFile(path)) == [annotation(0)] and len(list(tmp_path.iterdir())) == 2
+
+
 def test_files_without_samples_are_named(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         AnnotationFile(tmp_path / "none.jsonl")
