@@ -1,0 +1,345 @@
+"""A memory of what was seen, in a fixed number of slots: the explicit state behind questions about hours of video.
+
+    prefix            system turn and what else comes before the video: always kept, outside the budget
+    long-term         what a policy kept of all clips so far          } budget, in order of the stream
+    short-term        the last frames, whole                          }
+    clip              room for the clip that is being read
+
+    | prefix P | kept tokens, oldest first ... newest | clip |        S = P + budget + clip (+ up to 7 spare slots)
+
+Keys are un-rotated. Each layer keeps tokens of its own choice but equally many, so which slots are live is common to all
+layers, and what a slot holds (`Marks`) is not. Survivors move to the front, in order of the stream: slot order is stream
+order. What is kept when a clip comes, and what a question reads, is the policy:
+
+    full      everything, up to the budget (then the stream must end)     fifo     the newest tokens
+    window    the last seconds                                            top-k    the best by score, the last frames whole
+    vsb       Vision Sink Bucketing (`vsb`), everything is read           vsb+par  and a question reads pages (`par`)
+    last-frames   nothing but the last frames, seen afresh for each question: the control that memories must beat
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from svlm_jax.cache import vsb
+from svlm_jax.config import TextConfig
+from svlm_jax.errors import ConfigError
+
+Policy = Literal["full", "window", "fifo", "top-k", "last-frames", "vsb", "vsb+par"]
+Positions = Literal["contiguous", "original"]
+Buckets = Literal["stream", "cache"]
+SCORED = ("top-k", "vsb", "vsb+par")
+NEVER = -1  # the place of a slot that holds nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+    """What is remembered. The defaults are LiveVLM's where it publishes them, else those that `docs/memory.md` argues for.
+
+    Attributes:
+      policy: see the head of this file.
+      budget: M, vision tokens kept in each layer, the short-term memory included.
+      clip_frames: frames that are read, and compressed, at a time.
+      recent_frames: the short-term memory, never compressed and always read.
+      scatter: share of the long-term budget that buckets fill; the rest, R tokens, survives by score alone.
+      capacity: tokens a bucket.
+      queries: r, the last vision tokens of a clip, whose attention gives the scores.
+      buckets: spans of the "stream", or of what is in the "cache".
+      page: keys a page. retrieve: share of the pages that a question reads.
+      page_positions: choose pages by rotated keys and queries (the paper's ablation, which is worse).
+      positions: "contiguous" closes the gaps that eviction left; "original" keeps them.
+      window: seconds kept by policy "window". frames: those kept by policy "last-frames".
+      similar: frames whose cosine with the last frame kept is above this are not remembered; None = all are.
+    """
+
+    policy: Policy = "vsb+par"
+    budget: int = 12_000
+    clip_frames: int = 32
+    recent_frames: int = 2
+    scatter: float = 0.5
+    capacity: int = 1
+    queries: int = 64
+    buckets: Buckets = "stream"
+    page: int = 16
+    retrieve: float = 0.4
+    page_positions: bool = False
+    positions: Positions = "contiguous"
+    window: float = 16.0
+    frames: int = 4
+    similar: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("policy", Policy), ("positions", Positions), ("buckets", Buckets)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ConfigError(f"memory {name}={getattr(self, name)!r}: expected one of {', '.join(get_args(allowed))}")
+        for name in ("budget", "clip_frames", "capacity", "queries", "page", "frames"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"memory {name}={getattr(self, name)}: expected 1 or more")
+        checks = (
+            ("recent_frames", self.recent_frames >= 0, "0 or more"),
+            ("scatter", 0 <= self.scatter <= 1, "a share from 0 to 1"),
+            ("retrieve", 0 < self.retrieve <= 1, "a share above 0, at most 1"),
+            ("window", math.isfinite(self.window) and self.window > 0, "a finite number of seconds above 0"),
+            ("similar", self.similar is None or -1 <= self.similar <= 1, "a cosine from -1 to 1, or none"),
+        )
+        for name, fine, expected in checks:
+            if not fine:
+                raise ConfigError(f"memory {name}={getattr(self, name)}: expected {expected}")
+        if self.page_positions and self.policy != "vsb+par":
+            raise ConfigError(f"memory page_positions with policy={self.policy}: expected vsb+par, which alone reads pages")
+
+    @property
+    def scored(self) -> bool:
+        """Whether a clip's attention decides what is kept."""
+        return self.policy in SCORED
+
+    @property
+    def paged(self) -> bool:
+        """Whether a question reads pages."""
+        return self.policy == "vsb+par"
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryShape:
+    """Everything about a memory that decides array shapes, and what positions need to know of the pictures.
+
+    Attributes:
+      prefix: P, tokens before the video.
+      grids: temporal grids of a clip; rows, columns: merged cells of a picture.
+      seconds: stream time between two grids. step: positions between two grids; 0 = tokens have 1-D positions.
+      budget: M, tokens kept. short: those of them that are never compressed.
+    """
+
+    prefix: int
+    grids: int
+    rows: int
+    columns: int
+    seconds: float
+    step: float
+    budget: int
+    short: int
+
+    @property
+    def cells(self) -> int:
+        """Tokens of a temporal grid."""
+        return self.rows * self.columns
+
+    @property
+    def clip(self) -> int:
+        return self.grids * self.cells
+
+    @property
+    def vision(self) -> int:
+        """Slots behind the prefix; all slots together are a multiple of 8, which GPU kernels need."""
+        return self.budget + self.clip + -(self.prefix + self.budget + self.clip) % 8
+
+    @property
+    def slots(self) -> int:
+        return self.prefix + self.vision
+
+    def pages(self, page: int) -> int:
+        """Pages of the long-term memory."""
+        return -(-(self.budget - self.short) // page)
+
+
+def memory_shape(config: MemoryConfig, *, prefix: int, grid: tuple[int, int, int], seconds: float, step: float) -> MemoryShape:
+    """The slots that a memory needs for clips of grid (t, h, w), t temporal grids of `seconds` each.
+
+    Raises ConfigError when the budget cannot hold a clip, or nothing but the short-term memory.
+    """
+    grids, rows, columns = grid
+    cells = rows * columns
+    frames_a_grid = config.clip_frames / grids
+    short = math.ceil(config.recent_frames / frames_a_grid) * cells if config.scored else 0
+    budget = config.budget
+    if config.policy == "window":
+        budget = math.ceil(config.window / seconds - 1e-6) * cells
+    elif config.policy == "last-frames":
+        budget = grids * cells
+    elif budget < grids * cells:
+        raise ConfigError(
+            f"memory budget={budget}: expected at least the {grids * cells} tokens of a clip of {config.clip_frames} frames of "
+            f"{rows}x{columns} tokens"
+        )
+    if budget <= short:
+        raise ConfigError(
+            f"memory budget={budget}: expected more than the {short} tokens of recent_frames={config.recent_frames}"
+        )
+    return MemoryShape(prefix, grids, rows, columns, seconds, step, budget, short)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """What the vision slots of one layer hold (with a leading axis of layers in `Memory`)."""
+
+    place: Int[Array, "B V"]  # of the token among all vision tokens of the stream
+    grid: Int[Array, "B V"]  # temporal grid of the stream
+    row: Int[Array, "B V"]
+    column: Int[Array, "B V"]
+    second: Float[Array, "B V"]  # stream time of its frames
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """The memory of B streams: a value that can be saved, forked and moved.
+
+    Attributes:
+      keys, values: per layer (B, K, S, H); keys are un-rotated.
+      means: per layer (B, K, pages, H) float32, mean keys of the long-term pages; () when nothing reads them.
+      marks: of the vision slots, with a leading axis of layers (L, B, V).
+      count: live vision slots. seen: vision tokens of the stream so far. grids: temporal grids of the stream so far.
+      newest: mean embedding of the last frames kept, for the frame filter; (B, 0) without it.
+    """
+
+    keys: tuple[Array, ...]
+    values: tuple[Array, ...]
+    means: tuple[Array, ...]
+    marks: Marks
+    count: Int[Array, "B"]
+    seen: Int[Array, "B"]
+    grids: Int[Array, "B"]
+    newest: Float[Array, "B D"]
+
+
+def empty_memory(config: MemoryConfig, shape: MemoryShape, text: TextConfig, *, batch: int = 1, dtype: DTypeLike) -> Memory:
+    """A memory of nothing, without its prefix. Every array has a buffer of its own, as donation requires."""
+
+    def layers(size: tuple[int, ...], dtype: DTypeLike) -> tuple[Array, ...]:
+        return tuple(jnp.zeros(size, dtype) for _ in range(text.num_layers))
+
+    kv = (batch, text.num_kv_heads, shape.slots, text.head_dim)
+    pages = (batch, text.num_kv_heads, shape.pages(config.page), text.head_dim)
+    held = (text.num_layers, batch, shape.vision)
+    return Memory(
+        keys=layers(kv, dtype),
+        values=layers(kv, dtype),
+        means=layers(pages, jnp.float32) if config.paged else (),
+        marks=Marks(
+            place=jnp.full(held, NEVER, jnp.int32),
+            grid=jnp.zeros(held, jnp.int32),
+            row=jnp.zeros(held, jnp.int32),
+            column=jnp.zeros(held, jnp.int32),
+            second=jnp.zeros(held, jnp.float32),
+        ),
+        count=jnp.zeros(batch, jnp.int32),
+        seen=jnp.zeros(batch, jnp.int32),
+        grids=jnp.zeros(batch, jnp.int32),
+        newest=jnp.zeros((batch, text.hidden_size if config.similar is not None else 0), jnp.float32),
+    )
+
+
+def memory_bytes(memory: Memory) -> int:
+    """Bytes of the state: what a stream holds between clips, however long it runs."""
+    return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(memory))
+
+
+# ----------------------------------------------------------------------------------------------- one layer of B streams
+
+
+def incoming(memory: Memory, shape: MemoryShape, second: Float[Array, "B grids"]) -> Marks:
+    """What the tokens of the next clip are, (B, clip) in raster order. second: stream time of each temporal grid."""
+    t, row, column = (x.reshape(-1) for x in np.indices((shape.grids, shape.rows, shape.columns)))
+
+    def one(seen: Array, grids: Array, second: Array) -> Marks:
+        at = jnp.asarray(t)
+        return Marks(
+            place=seen + jnp.arange(shape.clip),
+            grid=grids + at.astype(jnp.int32),
+            row=jnp.asarray(row, jnp.int32),
+            column=jnp.asarray(column, jnp.int32),
+            second=second[at],
+        )
+
+    return jax.vmap(one)(memory.seen, memory.grids, second)
+
+
+def write_marks(marks: Marks, new: Marks, slots: Int[Array, "B T"]) -> Marks:
+    """New tokens into the vision slots of a layer; a slot beyond the last means that the token is not kept."""
+
+    def put(old: Array, value: Array) -> Array:
+        return old.at[jnp.arange(len(old))[:, None], slots].set(value, mode="drop")
+
+    return jax.tree.map(put, marks, new)
+
+
+def take_marks(marks: Marks, slots: Int[Array, "B R"]) -> Marks:
+    return jax.tree.map(lambda x: jnp.take_along_axis(x, slots, axis=1, mode="clip"), marks)
+
+
+def positions(
+    marks: Marks, live: Bool[Array, "B V"], shape: MemoryShape, mode: Positions
+) -> tuple[Float[Array, "B 3 V"], Float[Array, "B"]]:
+    """(t, h, w) positions of tokens in order of the stream (any value where not live), and the first position behind them.
+
+    All of the video is one block behind the prefix: cells of its k-th grid stand at (P + ⌊k · step⌋, P + row, P + column), as
+    the models were trained. Contiguous positions count the grids that have any token left; with 1-D positions, the tokens.
+    """
+    if not shape.step:
+        along = jnp.cumsum(live, axis=1) - 1 if mode == "contiguous" else marks.place
+        t = row = column = along.astype(jnp.float32)
+    else:
+        grid = marks.grid
+        if mode == "contiguous":
+            newest = jax.lax.cummax(jnp.where(live, grid, -1), axis=1)
+            before = jnp.concatenate([jnp.full_like(newest[:, :1], -1), newest[:, :-1]], axis=1)
+            grid = jnp.cumsum(newest > before, axis=1) - 1
+        t = jnp.floor(grid.astype(jnp.float32) * shape.step)
+        row, column = marks.row.astype(jnp.float32), marks.column.astype(jnp.float32)
+    inside = jnp.stack([t, row, column], axis=1)
+    extent = jnp.max(jnp.where(live[:, None], inside, -1.0), axis=(1, 2)) + 1
+    return shape.prefix + inside, shape.prefix + extent
+
+
+def with_prefix(position: Float[Array, "B 3 R"], prefix: int) -> Float[Array, "B 3 PR"]:
+    """Positions of the prefix's tokens, which are text, before those of the video."""
+    text = jnp.broadcast_to(jnp.arange(prefix, dtype=jnp.float32), (*position.shape[:2], prefix))
+    return jnp.concatenate([text, position], axis=2)
+
+
+def keep(
+    config: MemoryConfig,
+    shape: MemoryShape,
+    marks: Marks,
+    score: Float[Array, "B V"] | None,
+    count: Int[Array, "B"],
+    seen: Int[Array, "B"],
+) -> tuple[Int[Array, "B M"], Int[Array, "B"]]:
+    """Which of the first `count` slots a layer keeps, in order, and how many: the policy's answer to a new clip.
+
+    score: of each slot, where the policy goes by scores. seen: tokens of the stream, the new clip included.
+    """
+    one = functools.partial(_kept, config, shape)
+    kept = jax.vmap(one, in_axes=(0, 0 if config.scored else None, 0, 0))(marks, score, count, seen)
+    return jax.vmap(functools.partial(vsb.compact, budget=shape.budget))(kept), kept.sum(1).astype(jnp.int32)
+
+
+def _kept(
+    config: MemoryConfig, shape: MemoryShape, marks: Marks, score: Array | None, count: Array, seen: Array
+) -> Bool[Array, "V"]:
+    newest = vsb.recent(count, shape.vision, shape.budget)
+    if config.policy == "window":
+        last = jnp.max(jnp.where(newest, marks.second, -jnp.inf))
+        return newest & (marks.second > last - config.window + shape.seconds / 2)
+    if score is None:
+        return newest
+    long = shape.budget - shape.short
+    return vsb.compress(
+        score,
+        marks.place,
+        count,
+        seen,
+        budget=shape.budget,
+        short=shape.short,
+        top=long if config.policy == "top-k" else round((1 - config.scatter) * long),
+        capacity=config.capacity,
+        by_stream=config.buckets == "stream",
+    )
