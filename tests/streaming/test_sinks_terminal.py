@@ -10,7 +10,7 @@ from rich.console import Console
 
 from svlm_jax.errors import SinkError
 from svlm_jax.streaming.caption import Timing
-from svlm_jax.streaming.sinks import Status, Terminal
+from svlm_jax.streaming.sinks import Status, Terminal, terminal
 from tests.streaming.sink_helpers import caption
 
 USAGE = {"system": (11, 11), "previous text": (900, 1029), "vision": (11_520, 11_520), "turns": (600, 775)}
@@ -48,6 +48,20 @@ def test_everything_is_shown():
     assert not re.search(r"^step ", text, re.M)
     assert "lag 2.5 s" in text and "real-time factor 0.27" in text and "tokens 3" in text
     assert rows[-1] == "tiny  match.mp4  16 s  cpu"
+
+
+def test_a_stream_faster_than_the_eye_is_not_drawn_for_every_second(monkeypatch):
+    now, drawn = [100.0], []
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    draw = Terminal._draw
+    monkeypatch.setattr(Terminal, "_draw", lambda *arguments: drawn.append(now[0]) or draw(*arguments))
+    screen = console()
+    with Terminal(STATUS, screen) as view:
+        for i in range(20):
+            view.write(caption(float(i), f"word {i}"))
+            now[0] += 0.02
+    assert drawn == pytest.approx([100 + 0.06 * i for i in range(7)] + [100.4]), "and what is left at the end"
+    assert "word 19" in screen.file.getvalue()
 
 
 def test_bars_grow_with_what_is_kept():

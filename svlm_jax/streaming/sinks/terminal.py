@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import statistics
 import sys
+import time
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
@@ -21,6 +22,7 @@ HISTORY = 60  # chunks whose times make up the statistics
 CAPTIONS = 200  # captions remembered, for tall windows
 NARROW = 60  # columns; below, numbers stand without bars
 LEAST = 4  # rows for captions
+STILL = 0.05  # s that a view stands at least: a stream may be faster than the eye, and drawing takes 8 ms
 PARTS = (("read", "read"), ("vision", "vision"), ("prefill", "prefill"), ("decode", "decode loop"), ("step", "step"))
 
 
@@ -57,6 +59,7 @@ class Terminal(Closing):
         self._dropped = 0.0
         self._handlers: list[tuple[logging.StreamHandler, object]] = []
         self._live: Live | None = None
+        self._drawn = -STILL
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._start()
 
@@ -75,16 +78,19 @@ class Terminal(Closing):
         self._costs.append(_cost(caption))
         self._dropped += caption.dropped
         self._last = caption
-        with writing("the terminal"):
-            self._live.update(self._view(), refresh=True)
+        if time.monotonic() - self._drawn >= STILL:
+            self._draw(self._live)
 
     def close(self) -> None:
         if self._live is None:
             return
         live, self._live = self._live, None
-        for handler, stream in self._handlers:
-            handler.setStream(stream)
-        live.stop()
+        try:
+            self._draw(live)  # what came since the last time
+        finally:
+            for handler, stream in self._handlers:
+                handler.setStream(stream)
+            live.stop()
 
     def _start(self) -> None:
         self._live = Live(self._view(), console=self._console, auto_refresh=False)
@@ -95,6 +101,11 @@ class Terminal(Closing):
             if isinstance(handler, logging.StreamHandler) and handler.stream in before:
                 self._handlers.append((handler, handler.stream))
                 handler.setStream(sys.stderr)
+
+    def _draw(self, live: Live) -> None:
+        with writing("the terminal"):
+            live.update(self._view(), refresh=True)
+        self._drawn = time.monotonic()
 
     def _view(self) -> RenderableType:
         """Captions above, numbers below; where there is little room, the captions have it."""
