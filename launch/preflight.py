@@ -58,6 +58,7 @@ def _report(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
 
         cluster.join()
         _devices(mesh, say)
+        config.make_home()
         _disk(config.home, say)
         _data(config, mesh, say)
     _memory(config, mesh, say)
@@ -87,7 +88,6 @@ def _devices(mesh: "Mesh", say: Callable[[str], None]) -> None:
 
 
 def _disk(folder: Path, say: Callable[[str], None]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".preflight-{os.getpid()}"
     block = os.urandom(PROBE_BYTES // 16)
     begin = time.perf_counter()

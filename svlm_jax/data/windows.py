@@ -72,8 +72,10 @@ def annealing(
 ) -> Iterator[Annotation]:
     """The dense clips of a video, one after the other; they begin and end at whole seconds."""
     words = sorted(words, key=lambda word: word.end)
+    stop = 0.0
     for first, last in _runs(words, rule):
-        start = math.floor(max(words[first].start, 0.0))
+        # Not before the last clip ends: a word that begins in its last second is said in the next.
+        start = max(math.floor(max(words[first].start, 0.0)), stop)
         stop = float(math.ceil(words[last - 1].end))
         stop = min(stop, start + rule.longest) if duration is None else min(stop, start + rule.longest, duration)
         inside = [word for word in words[first:last] if word.end <= stop]

@@ -101,6 +101,13 @@ class TrainConfig:
         """The folder of this run."""
         return Path(self.folder).expanduser() / self.name
 
+    def make_home(self) -> None:
+        """Makes the folder of this run, if it is not there; ConfigError when it cannot be."""
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"the run's folder {self.home} cannot be made: {error.strerror}.") from error
+
 
 def load_config(path: str | Path, changes: Iterable[str] = ()) -> TrainConfig:
     """What `get_config()` of a Python file returns, with changes such as "optimizer.learning_rate=3e-5".
@@ -111,14 +118,17 @@ def load_config(path: str | Path, changes: Iterable[str] = ()) -> TrainConfig:
     if not path.is_file():
         raise ConfigError(f"there is no configuration {path}.")
     try:
-        config = runpy.run_path(str(path))["get_config"]()
-    except KeyError as error:
-        raise ConfigError(f"{path} has no function {error.args[0]}(), expected one that returns a TrainConfig.") from error
+        get_config = runpy.run_path(str(path)).get("get_config")
+        config = get_config() if get_config is not None else None
+    except (SyntaxError, ImportError, NameError) as error:
+        raise ConfigError(f"{path} does not run: {type(error).__name__}: {error}.") from error
     except TypeError as error:
         found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
         if found is None:
             raise
         raise ConfigError(f"{path} gives {found[1]} a field {found[2]}, which it does not have.") from error
+    if get_config is None:
+        raise ConfigError(f"{path} has no function get_config(), expected one that returns a TrainConfig.")
     if not isinstance(config, TrainConfig):
         raise ConfigError(f"get_config() of {path} returns a {type(config).__name__}, expected a TrainConfig.")
     for change in changes:

@@ -44,6 +44,7 @@ def run(config: TrainConfig, say: Say = logger.info) -> Outcome:
     """
     if jax.process_index():
         say = logger.debug
+    config.make_home()
     source = Source.of(config.model)
     data_sets = sets(config.data, source)
     config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, steps=steps(config, data_sets)))

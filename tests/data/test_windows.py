@@ -56,6 +56,14 @@ def test_annealing_clips_are_dense_and_do_not_overlap():
     assert clips[1].previous.split()[-1] == "w89" and sum(len(clip.words) for clip in clips) == 390
 
 
+def test_annealing_clips_do_not_overlap_where_a_word_lies_across_their_border():
+    words = steady(128, start=0.2)
+    first, second = annealing("a", words)
+    assert any(word.start < first.end < word.end for word in words)
+    assert (first.start, first.end, second.start) == (0, 64, 64)
+    assert second.end <= 128 and [*first.words, *second.words] == words[: len(first.words) + len(second.words)]
+
+
 def test_history_keeps_both_ends():
     assert history(steady(4)) == " ".join(f"w{i}" for i in range(12))
     assert history(steady(4), keep=2) == "w0 w1 w10 w11"

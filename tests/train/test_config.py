@@ -116,6 +116,8 @@ def test_changes_that_do_not_fit(change: str, message: str) -> None:
         (None, "there is no configuration"),
         ("x = 1", r"has no function get_config\(\)"),
         ("def get_config(): return 3", r"returns a int, expected a TrainConfig"),
+        ("def get_config(:", r"config.py does not run: SyntaxError: "),
+        ("import svlm_jacks", r"config.py does not run: ModuleNotFoundError: No module named 'svlm_jacks'"),
         (
             "from svlm_jax.train.loop import LoopConfig\ndef get_config(): return LoopConfig(stebs=3)",
             r"gives LoopConfig a field stebs, which it does not have",
@@ -135,3 +137,11 @@ def test_a_model_comes_from_one_place() -> None:
         ModelSource()
     with pytest.raises(ConfigError, match="needs a tokenizer"):
         ModelSource(architecture=_load("tiny").model.architecture)
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"the run's folder .*file/tiny cannot be made: Not a directory"):
+        _load("tiny", f"folder={tmp_path / 'file'}").make_home()
+    _load("tiny", f"folder={tmp_path}").make_home()
+    assert (tmp_path / "tiny").is_dir()
