@@ -1,6 +1,7 @@
 """The language model of Qwen2-VL and Qwen2.5-VL: pre-norm blocks of grouped-query attention with biases, and SwiGLU."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -20,6 +21,8 @@ from svlm_jax.models.layers import Embedding, Linear, RMSNorm, SwiGLU, precision
 
 # query (B, T, N, H), keys and values (B, T, K, H) -> (B, T, N, H)
 Attend: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# the same with the number of the layer before them
+AttendLayer: TypeAlias = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 @jax.tree_util.register_dataclass
@@ -66,9 +69,8 @@ class Attention(nnx.Module):
         y = cache_attention(q, rotated, values, seen.query_order, seen.slot_order, scale=scale, implementation=implementation)
         return self.o(y.reshape(batch, tokens, -1)), (keys, values, rotated)
 
-    def whole(self, x: Float[Array, "B T D"], turn: tuple[jax.Array, jax.Array], attend: Attend) -> Float[Array, "B T D"]:
-        q, k, v = self._heads(x)
-        return self.o(attend(rope.rotate(q, *turn), rope.rotate(k, *turn), v).reshape(*x.shape[:2], -1))
+    def through(self, x: Float[Array, "B T D"], attend: Attend) -> Float[Array, "B T D"]:
+        return self.o(attend(*self._heads(x)).reshape(*x.shape[:2], -1))
 
     def _heads(self, x: Float[Array, "B T D"]) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Query (B, T, N, H), keys and values (B, T, K, H), not rotated."""
@@ -85,7 +87,11 @@ class Layer(nnx.Module):
 
     def whole(self, x: Float[Array, "B T D"], turn: tuple[jax.Array, jax.Array], attend: Attend) -> Float[Array, "B T D"]:
         """The layer over whole sequences, for training: `attend` maps query, keys and values to the attention's output."""
-        x = x + self.attn.whole(self.attn_norm(x), turn, attend)
+        return self.through(x, lambda q, k, v: attend(rope.rotate(q, *turn), rope.rotate(k, *turn), v))
+
+    def through(self, x: Float[Array, "B T D"], attend: Attend) -> Float[Array, "B T D"]:
+        """The layer around an attention of the caller's own, which is given heads that are not rotated."""
+        x = x + self.attn.through(self.attn_norm(x), attend)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -109,7 +115,7 @@ class Decoder(nnx.Module):
         seen: Visibility,
         implementation: Implementation,
     ) -> tuple[Float[Array, "B T D"], kv.KV | None]:
-        turn = self._turn(positions, heads_axis=2)
+        turn = self.turn(positions, heads_axis=2)
         written = []
         for i, block in enumerate(self.layers):
             layer = None if cache is None else (cache.keys[i], cache.values[i], cache.rotated[i])
@@ -119,6 +125,15 @@ class Decoder(nnx.Module):
             written.append(layer)
         hidden = self.norm(x)
         return hidden, None if cache is None else kv.KV(*zip(*written, strict=True))
+
+    def through(self, x: Float[Array, "B T D"], attend: AttendLayer) -> Float[Array, "B T D"]:
+        """New tokens through all layers, each around the caller's own attention over heads that are not rotated.
+
+        For memories whose positions, or slots, differ from layer to layer. Returns hidden states after the last norm.
+        """
+        for i, block in enumerate(self.layers):
+            x = block.through(x, functools.partial(attend, i))
+        return self.norm(x)
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """float32 scores of the next token."""
@@ -134,10 +149,11 @@ class Decoder(nnx.Module):
 
     def rotate(self, keys: tuple[kv.Slots, ...], positions: Float[Array, "B 3 C"]) -> tuple[kv.Slots, ...]:
         """Un-rotated keys of every layer, turned to `positions`; computed in float32, returned in the keys' dtype."""
-        turn = self._turn(positions, heads_axis=1)
+        turn = self.turn(positions, heads_axis=1)
         return tuple(rope.rotate(k, *turn) for k in keys)
 
-    def _turn(self, positions: jax.Array, *, heads_axis: int) -> tuple[jax.Array, jax.Array]:
+    def turn(self, positions: Float[Array, "B 3 T"], *, heads_axis: int) -> tuple[jax.Array, jax.Array]:
+        """The cosines and sines that `rope.rotate` takes, for arrays with their heads at `heads_axis`: 1 or 2."""
         cfg = self.cfg
         angles = rope.mrope_angles(positions, head_dim=cfg.head_dim, theta=cfg.rope_theta, section=cfg.mrope_section)
         return rope.cos_sin(jnp.expand_dims(angles, heads_axis))

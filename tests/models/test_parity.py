@@ -139,7 +139,7 @@ def test_every_decoder_layer(folders, family):
     np.testing.assert_array_equal(x, states[0].numpy())
     order = jnp.arange(len(tokens))[None]
     seen = decoder_module.Visibility(order, order)
-    turn = module.decoder._turn(positions, heads_axis=2)
+    turn = module.decoder.turn(positions, heads_axis=2)
     for block, expected in zip(module.decoder.layers, states[1:], strict=True):
         attended, _ = block.attn(block.attn_norm(x), turn, None, None, seen, "xla")
         x = x + attended
