@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from svlm_jax.data.chunks import Batch
-from svlm_jax.errors import ConfigError
+from svlm_jax.errors import ConfigError, DataError
 from svlm_jax.train import sharding
 from svlm_jax.train.checkpoints import Checkpoints
 from svlm_jax.train.metrics import Record, Reports
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 Outcome = Literal["finished", "preempted"]
 LossNorm = Literal["token", "per_rank"]
+EMPTY = 8  # steps in a row without anything to learn, after which something must be wrong with the data
 LEAST = {"steps": 0, "epochs": 0, "accumulate": 1, "eval_every": 0, "eval_batches": 0, "save_every": 0, "keep": 1}
 
 
@@ -123,13 +124,20 @@ class Loop:
         self._first = None if evaluation is None else evaluation.state()
 
     def run(self, state: TrainState, frozen: Flat) -> tuple[TrainState, Outcome]:
-        """From `state` (donated) to the last step, or to a preemption; a checkpoint of where it ends is complete then."""
-        done = int(state.step)
+        """From `state` (donated) to the last step, or to a preemption; a checkpoint of where it ends is complete then.
+
+        Raises DataError when the samples of many steps in a row cannot be read.
+        """
+        done, empty = int(state.step), 0
         outcome: Outcome = "finished"
         with Preemption() as preemption:
             while done < self.config.steps and outcome == "finished":
                 state, record = self._one(state, frozen)
                 done += 1
+                # The same in every process, so that all of them end here.
+                empty = 0 if record["tokens"] else empty + 1
+                if empty == EMPTY:
+                    raise self._nothing_to_learn()
                 last = done == self.config.steps
                 if self._evaluation is not None and (last or _due(done, self.config.eval_every)):
                     record |= self.evaluate(state, frozen)
@@ -176,6 +184,11 @@ class Loop:
             record["mfu"] = flops / seconds / self._peak
         broken = getattr(self.data, "broken", ())
         return state, record | ({"broken_samples": float(len(broken))} if len(broken) else {})
+
+    def _nothing_to_learn(self) -> DataError:
+        broken = getattr(self.data, "broken", None)
+        example = f": {broken.sentences()[-1]}" if broken else "."
+        return DataError(f"the samples of the last {EMPTY} steps cannot be read, or hold nothing to learn{example}")
 
     def _batches(self) -> Iterator[tuple[Batch, float]]:
         """The micro-batches of a step, on the devices, and how long each kept the run waiting, in seconds."""

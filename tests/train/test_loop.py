@@ -5,20 +5,23 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from svlm_jax.data.chunks import Batch
-from svlm_jax.errors import CheckpointError, ConfigError
+from svlm_jax.data.samples import Broken
+from svlm_jax.errors import CheckpointError, ConfigError, DataError
 from svlm_jax.train import sharding
 from svlm_jax.train.checkpoints import Checkpoints, Identity, checksum
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.loop import Loop, LoopConfig
-from svlm_jax.train.metrics import JsonLines, Reports, TensorBoard, duration
+from svlm_jax.train.metrics import JsonLines, Reports, TensorBoard, WeightsAndBiases, duration
 from svlm_jax.train.optimizer import OptimizerConfig, make_optimizer, schedule
 from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition, TrainState, init_state, place_flat
@@ -135,6 +138,27 @@ def test_sigterm_saves_and_leaves(whole, single: Runner, tmp_path: Path) -> None
     assert _losses(records) == _losses(whole[1])
 
 
+def test_data_that_nothing_can_be_learned_from_ends_the_run(single: Runner, tmp_path: Path) -> None:
+    """As a wrong folder of videos does; a step or two without a sample do not."""
+
+    class Unreadable(Stream):
+        def __init__(self, readable: int) -> None:
+            super().__init__(CONFIG)
+            self.broken, self.readable = Broken(), readable
+
+        def batch(self, number: int) -> Batch:
+            if self.position < self.readable:
+                return super().batch(number)
+            self.broken.add("train", self.position, DataError("a.mp4 does not exist."))
+            return tiny.weighing(super().batch(number), 0, 0, 0, 0)
+
+    with pytest.raises(DataError, match=r"the last 8 steps cannot be read, or hold nothing to learn: a.mp4 does not exist."):
+        single.run(tmp_path, stream=Unreadable(0))
+    outcome, records = single.run(tmp_path / "later", stream=Unreadable(6))
+    assert outcome == "finished" and [record["tokens"] > 0 for record in records] == [True] * 3 + [False] * 5
+    assert records[-1]["broken_samples"] == 10
+
+
 def test_goes_on_on_another_mesh(whole, single: Runner, tmp_path: Path) -> None:
     assert single.run(tmp_path, steps=3)[0] == "finished"
     outcome, records = Runner(MeshConfig(1, 2, 2), 4).run(tmp_path)
@@ -237,6 +261,19 @@ def test_tensorboard_and_the_line(tmp_path: Path) -> None:
     ]
     assert b"eval_loss" in b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert [duration(seconds) for seconds in (5, 600, 7500)] == ["5 s", "10 min", "2 h 5 min"]
+
+
+def test_weights_and_biases_if_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    with pytest.raises(ConfigError, match="the project 'goals' of Weights & Biases is set, but wandb is not installed"):
+        WeightsAndBiases("goals", "run", {})
+    logged: list[tuple[int, dict[str, float]]] = []
+    run = SimpleNamespace(log=lambda record, step: logged.append((step, record)), finish=lambda: logged.append((-1, {})))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: run))
+    writer = WeightsAndBiases("goals", "run", {})
+    writer.write(3, {"loss": 1.5})
+    writer.close()
+    assert logged == [(3, {"loss": 1.5}), (-1, {})]
 
 
 def test_loop_values_are_checked() -> None:
