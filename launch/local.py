@@ -77,7 +77,11 @@ def supervise(group: Group, restarts: int, say: Callable[[str], None], *, pause:
             return code
         wait = 0.0 if code == PREEMPTED else min(pause * 2**attempt, LONGEST_PAUSE)
         say(f"the run ended with {code}; restart {attempt + 1} of {restarts} in {wait:.0f} s")
-        time.sleep(wait)
+        again = time.monotonic() + wait
+        while time.monotonic() < again and not group.terminated:
+            time.sleep(min(wait, 0.05))
+        if group.terminated:
+            return code
     return code
 
 

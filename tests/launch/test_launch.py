@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,13 @@ def test_restarts(tmp_path: Path, code: int, attempts: int) -> None:
     assert local.supervise(group, 2, said.append, pause=0.01) == code
     assert count.read_text() == attempts * "x"
     assert len(said) == attempts - 1
+
+
+def test_sigterm_ends_the_wait_for_a_restart() -> None:
+    group = _group("exit(7)")
+    begin = time.monotonic()
+    assert local.supervise(group, 3, lambda _: threading.Timer(0.1, group.terminate).start(), pause=600.0) == 7
+    assert time.monotonic() - begin < 100
 
 
 def test_processes_know_their_place_on_every_node(monkeypatch: pytest.MonkeyPatch) -> None:
