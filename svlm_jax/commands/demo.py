@@ -1,4 +1,4 @@
-"""`svlm demo`: the whole path of one second, on any machine, without a download."""
+"""`svlm demo`: the embedded model commentates on a match that it has never seen."""
 
 import argparse
 import shlex
@@ -7,56 +7,64 @@ from pathlib import Path
 from svlm_jax.commands.values import number
 
 BEFORE = """\
-The model of this demo has random weights: [bold]its words are noise[/bold]. What is real is everything around them: the
-checkpoint is loaded from its files, the clip is decoded, one compiled program a second sees it, speaks and forgets, and
-the captions are written. It is this command:
+A ball game is drawn from seed {seed}, red against blue. The model in this package, of 2.6 million parameters, has never seen
+it. Pictures go in, and once a second it says what happens; the score stands on a board only when a game begins, so it has to
+be remembered. It is this command:
 
   {command}
 """
 AFTER = """
+{seconds:.0f} seconds of the match in {wall:.1f} s, {speed:.0f} a second (without the first, in which programs are compiled).
+Against the truth: {verdict}.
 Written: {files}.
-The first seconds take longer, because the program is compiled then; after that every second costs the same, however long
-the stream. With real weights: svlm watch YOUR_VIDEO --model mit-han-lab/StreamingVLM"""
+With real weights: svlm watch YOUR_VIDEO --model mit-han-lab/StreamingVLM"""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "demo",
-        help="see it run without any download",
-        description="Render a short clip, write a small model with random weights, and stream the one through the other by "
-        "the same code that `svlm watch` uses. Random weights say random words: the demo shows the machinery, not the skill.",
+        help="watch the embedded model commentate, without any download",
+        description="Draw a match, stream it through the embedded model by the same code that `svlm watch` uses, as fast as it "
+        "goes, and judge what was said against the truth.",
     )
     parser.add_argument("--output", default="demo-output", metavar="FOLDER", help="where everything goes (demo-output)")
-    parser.add_argument("--seconds", type=number(int, least=2), default=30, metavar="N", help="length of the clip (30)")
-    parser.add_argument("--seed", type=number(int, least=0), default=0, help="of clip, weights and words (0)")
+    parser.add_argument("--seconds", type=number(int, least=2), default=120, metavar="N", help="of the match (120)")
+    parser.add_argument("--seed", type=number(int, least=0), default=1, help="which match (1)")
     parser.add_argument("--no-live", action="store_true", help="one plain line a caption instead of the live view")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepare, say what happens, and hand over to `svlm watch`."""
+    """Draw, say what happens, hand over to `svlm watch`, and judge."""
     from rich.console import Console
     from rich.markup import escape
 
-    from svlm_jax import cli
-    from svlm_jax.demo import prepare
+    from svlm_jax import cli, demo
+    from svlm_jax.checkpoint import hf
+    from svlm_jax.commands import watch
     from svlm_jax.errors import ConfigError
 
-    folder = Path(arguments.output)
+    hf.resolve(hf.EMBEDDED)
+    folder, seed = Path(arguments.output), arguments.seed
     try:
-        clip, model = prepare(folder, arguments.seconds, arguments.seed)
+        match = demo.prepare(folder, arguments.seconds, seed)
     except OSError as error:
         raise ConfigError(f"cannot write the demo into {folder}: {error.strerror or error}") from error
     files = {"vtt": folder / "captions.vtt", "srt": folder / "captions.srt", "jsonl": folder / "captions.jsonl"}
     files["video"] = folder / "captioned.mp4"
-    command = ["watch", str(clip), "--model", str(model), "--seed", str(arguments.seed)]
-    command += ["--window", "vision=8,text=8,sink=64,tail=64"]  # small, so that forgetting begins within the clip
+    command = ["watch", str(match), "--model", hf.EMBEDDED, "--no-split-timings"]
     for kind, path in files.items():
         command += [f"--{kind}", str(path)]
     command += ["--no-live"] * arguments.no_live
-    console = Console(soft_wrap=True)
-    console.print(BEFORE.format(command=escape(shlex.join(["svlm", *command]))), highlight=False)
-    watch = cli.parser().parse_args(command)
-    code = watch.run(watch)
-    console.print(AFTER.format(files=escape(", ".join(str(path) for path in files.values()))), highlight=False)
-    return code
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(BEFORE.format(seed=seed, command=escape(shlex.join(["svlm", *command]))))
+    seconds, wall = watch.follow(cli.parser().parse_args(command))
+    said = {
+        "seconds": seconds,
+        "wall": wall,
+        "speed": seconds / max(wall, 1e-3),
+        "verdict": demo.verdict(demo.judge(files["jsonl"], seed)),
+        "files": escape(", ".join(str(path) for path in files.values())),
+    }
+    console.print(AFTER.format(**said))
+    return 0

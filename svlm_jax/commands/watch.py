@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,15 @@ def _output(group: argparse._ArgumentGroup) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Watch until the source ends or a signal comes; every file is complete afterwards."""
+    follow(arguments)
+    return 0
+
+
+def follow(arguments: argparse.Namespace) -> tuple[float, float]:
+    """Watch until the source ends or a signal comes; every file is complete afterwards.
+
+    Returns the seconds of video behind the first chunk, in which programs are compiled, and the wall time that they took.
+    """
     from svlm_jax.checkpoint import hf
     from svlm_jax.checkpoint.streaming_block import pixel_bounds
     from svlm_jax.malloc import limit_arenas
@@ -164,8 +173,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings, pixels = _settings(arguments, generation), pixel_bounds(generation, arguments.max_pixels)
     targets = (arguments.vtt, arguments.srt, arguments.jsonl, arguments.video)
     check_distinct([check_target(path) for path in targets if path], arguments.source)
-    begin = arguments.start or 0.0
-    with _open(arguments, settings, pixels, begin) as probe:  # what cannot work is said before minutes of loading
+    start = arguments.start or 0.0
+    with _open(arguments, settings, pixels, start) as probe:  # what cannot work is said before minutes of loading
         settings = _bounded(settings, probe.info.duration)
         rehearsal = next(probe, None) if arguments.realtime or probe.info.live else None
     with loading(f"loading {arguments.model}") as progress:
@@ -186,11 +195,14 @@ def run(arguments: argparse.Namespace) -> int:
         sink = stack.enter_context(_sinks(arguments, session, source))
         if arguments.save_state:
             stack.callback(_save, session, arguments.save_state)
+        begin, first = time.perf_counter(), None
         for chunk in chunks:
             sink.write(session.feed(chunk), chunk.frames)
+            if first is None:
+                begin, first = time.perf_counter(), session.position
     if chunks.interrupted:
         raise chunks.interrupted
-    return 0
+    return session.position - (first or 0.0), time.perf_counter() - begin
 
 
 def _settings(arguments: argparse.Namespace, generation: Mapping[str, Any]) -> "StreamSettings":
