@@ -1,0 +1,40 @@
+"""The model that is part of the package: small, complete, streamed as it was trained, and good at matches it has not seen."""
+
+import jax
+import pytest
+
+from configs.match import CHUNKS, SIZE, architecture, get_config
+from svlm_jax import cli
+from svlm_jax.checkpoint import hf
+from svlm_jax.checkpoint.streaming_block import streaming_block
+from svlm_jax.streaming.session import StreamingVLM
+from svlm_jax.synthetic.evaluate import evaluate_match
+
+pytestmark = pytest.mark.skipif(not hf.EMBEDDED_FOLDER.is_dir(), reason="the embedded model is not in this checkout")
+
+
+def test_it_is_small_and_complete():
+    files = {path.name: path.stat().st_size for path in hf.EMBEDDED_FOLDER.iterdir()}
+    wanted = {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "preprocessor_config.json"}
+    assert wanted | {"README.md"} <= set(files) and sum(files.values()) <= 8e6
+    vlm = StreamingVLM.from_pretrained("embedded")
+    assert sum(leaf.size for leaf in jax.tree.leaves(vlm.params)) <= 4_000_000
+    assert vlm.config == architecture()
+
+
+def test_it_is_streamed_as_it_was_trained():
+    assert get_config().data.chunks == CHUNKS
+    block = streaming_block(hf.generation_config("embedded"))
+    assert (block["window"]["sink"], block["window"]["tail"]) == (CHUNKS.sink, CHUNKS.tail) and block["query"] is None
+    assert block["max_pixels"] == SIZE[0] * SIZE[1]
+    assert block["sampling"]["temperature"] == 0 and block["sampling"]["repetition_penalty"] == 1
+
+
+def test_it_tells_a_match_that_it_has_not_seen():
+    figures = evaluate_match(StreamingVLM.from_pretrained("embedded"), 77, 3)
+    assert figures["event_f1"] >= 0.9 and figures["silence_precision"] >= 0.95
+
+
+def test_watch_knows_it_by_name(tmp_path, capsys):
+    assert cli.main(["watch", "synthetic:match?seed=5&minutes=0.1", "--model", "embedded", "--no-live"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
