@@ -15,36 +15,35 @@ import os
 import pathlib
 import sys
 import time
+from typing import TYPE_CHECKING, Any
 
-# Before jax looks for devices.
-MOST = 64
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={MOST}".strip()
+import rich.console
+import rich.table
 
-import jax  # noqa: E402
-import rich.console  # noqa: E402
-import rich.table  # noqa: E402
-
-from svlm_jax.machine import describe  # noqa: E402
-from svlm_jax.models.presets import preset  # noqa: E402
-from svlm_jax.train import memory, run, sharding  # noqa: E402
-from svlm_jax.train.config import TrainConfig, load_config  # noqa: E402
-from svlm_jax.train.optimizer import make_optimizer  # noqa: E402
-from svlm_jax.train.sharding import MeshConfig  # noqa: E402
-from svlm_jax.train.step import Step  # noqa: E402
+if TYPE_CHECKING:
+    from svlm_jax.config import ModelConfig
+    from svlm_jax.train.config import TrainConfig
 
 GB = 1e9
 LIMIT = 80 * GB
+MOST = 64  # devices
 DEVICES = {"qwen2.5-vl-3b": 8, "qwen2.5-vl-7b": 8, "qwen2.5-vl-32b": 32, "qwen2.5-vl-72b": 64}
 
 
-def measure(config: TrainConfig, model: str, devices: int) -> list[dict[str, object]]:
-    """A row for each bucket: bytes on each device, and seconds to compile."""
-    mesh = sharding.make_mesh(MeshConfig(1, devices, 1), jax.devices()[:devices])
-    step = Step(preset(model), config.compute, config.partition, make_optimizer(config.optimizer, 1000), mesh)
-    data = dataclasses.replace(config.data, pipeline=dataclasses.replace(config.data.pipeline, batch=devices))
-    rows: list[dict[str, object]] = []
-    for bucket, shapes in zip(data.pipeline.buckets, run.batch_shapes(data), strict=True):
+def measure(config: "TrainConfig", model: "ModelConfig", devices: int) -> list[dict[str, Any]]:
+    """A row for each number of tokens that buckets have: bytes on each device, and seconds to compile."""
+    import jax
+
+    from svlm_jax.train import memory, run, sharding
+    from svlm_jax.train.optimizer import make_optimizer
+    from svlm_jax.train.step import Step
+
+    mesh = sharding.make_mesh(sharding.MeshConfig(1, devices, 1), jax.devices()[:devices])
+    step = Step(model, config.compute, config.partition, make_optimizer(config.optimizer, 1000), mesh)
+    buckets = tuple({bucket.tokens: bucket for bucket in sorted(config.data.pipeline.buckets)}.values())
+    data = dataclasses.replace(config.data, pipeline=dataclasses.replace(config.data.pipeline, batch=devices, buckets=buckets))
+    rows = []
+    for bucket, shapes in zip(buckets, run.batch_shapes(data), strict=True):
         begin = time.perf_counter()
         (usage,) = memory.report(step, [shapes])
         row = {"tokens": bucket.tokens, "seconds_of_video": bucket.clips, "size": list(bucket.size)}
@@ -53,16 +52,25 @@ def measure(config: TrainConfig, model: str, devices: int) -> list[dict[str, obj
     return rows
 
 
-def show(results: dict[str, dict[str, object]]) -> None:
+def show(results: dict[str, dict[str, Any]]) -> None:
     """A table for people, in GB."""
     table = rich.table.Table("model", "devices", "tokens", "video", "state", "batch", "working", "total", title="GB a device")
     for model, result in results.items():
-        for row in result["shapes"]:  # type: ignore[attr-defined]
+        for row in result["shapes"]:
             height, width = row["size"]
             sizes = [f"{row[name] / GB:.1f}" for name in ("state", "batch", "working", "total")]
             video = f"{row['seconds_of_video']} s of {width}x{height}"
             table.add_row(model, str(result["devices"]), f"{row['tokens']:,}", video, *sizes)
     rich.console.Console().print(table)
+
+
+def record(path: pathlib.Path, model: str, result: dict[str, Any]) -> None:
+    """Adds a model to a file of results, or replaces what that says about it."""
+    from svlm_jax.machine import describe
+
+    models = json.loads(path.read_text())["bytes_on_each_device"] if path.exists() else {}
+    models[model] = {"command": " ".join(["python -m benchmarks.training_memory", *sys.argv[1:]]), **result}
+    path.write_text(json.dumps({"machine": describe(), "bytes_on_each_device": models}, indent=1) + "\n")
 
 
 def main() -> int:
@@ -71,18 +79,21 @@ def main() -> int:
     parser.add_argument("--model", action="append", metavar="NAME=DEVICES", help="default: every Qwen2.5-VL")
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
+    # Before jax looks for devices.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={MOST}".strip()
+    from svlm_jax.models.presets import preset
+    from svlm_jax.train.config import load_config
+
     config = load_config(arguments.config)
     wanted = dict(one.split("=") for one in arguments.model) if arguments.model else DEVICES
-    results: dict[str, dict[str, object]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for model, devices in wanted.items():
-        results[model] = {"devices": int(devices), "shapes": measure(config, model, int(devices))}
+        results[model] = {"devices": int(devices), "shapes": measure(config, preset(model), int(devices))}
         if arguments.out:  # after every model, because the largest take long
-            command = " ".join(["python -m benchmarks.training_memory", *sys.argv[1:]])
-            report = {"command": command, "machine": describe(), "bytes_on_each_device": results}
-            arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+            record(arguments.out, model, results[model])
     show(results)
-    totals = [row["total"] for result in results.values() for row in result["shapes"]]  # type: ignore[attr-defined]
-    return int(max(totals) > LIMIT)
+    return int(max(row["total"] for result in results.values() for row in result["shapes"]) > LIMIT)
 
 
 if __name__ == "__main__":
