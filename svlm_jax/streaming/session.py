@@ -5,6 +5,7 @@ for caption in vlm.watch("match.mp4"):
     print(caption.start, caption.text)
 """
 
+import copy
 import dataclasses
 import json
 import logging
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 QUERY = "Commentate on what happens in the video."
 PIECE = 64  # tokens of the opening that go in at a time: one program for every length of history
+QUESTION = 256  # tokens: questions are padded to a multiple of it, so that few programs serve all
 FORMAT = 1  # of a saved stream
 
 KINDS = {
@@ -57,6 +59,7 @@ class StreamSettings:
       fps: frames a second that the model sees. chunk_seconds: video between two captions.
       query: stands in the first turn and leaves with it, as published. Instructions that must last belong into `system`.
       previous_text: what was said before the stream begins.
+      room: tokens of the cache that are kept free for a question and its answer, see `Session.ask`.
       seed: same seed, same words.
       duration: seconds that the stream may last at most; needed by windows that never close.
       parity: reproduce the published code where ours deliberately differs (docs/decisions.md).
@@ -72,6 +75,7 @@ class StreamSettings:
     query: str | None = QUERY
     system: str = SYSTEM
     previous_text: str = ""
+    room: int = 0
     seed: int = 42
     duration: float | None = None
     parity: bool = False
@@ -83,6 +87,8 @@ class StreamSettings:
         for name in ("fps", "chunk_seconds"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected more than 0")
+        if self.room < 0:
+            raise ConfigError(f"room={self.room}: expected 0 or more tokens")
         if self.window.memory == "recompute" and self.window.positions == "native":
             raise ConfigError("positions=native with memory=recompute: expected contiguous or text, since all is run anew")
 
@@ -209,15 +215,19 @@ class Session:
         for chunk in source:
             yield self.feed(chunk)
 
-    def feed(self, chunk: Chunk) -> Caption:
-        """Shows the model one chunk and returns what it says. Raises StreamError when the cache is too small."""
+    def feed(self, chunk: Chunk, query: str | None = None) -> Caption:
+        """Shows the model one chunk and returns what it says. Raises StreamError when the cache is too small.
+
+        query: stands in this turn in place of the settings' one, which has the first turn; `ask` makes room for it.
+        """
         grid = self._grid(chunk.frames)
         if self._config is None:
             self._build(grid, chunk.frames.shape)
         self._check(grid, chunk)
         if self._reset_due():
             self._state = self._open()
-        query = self.settings.query if self._round() == 0 else None
+        if query is None and self._round() == 0:
+            query = self.settings.query
         turn = jax.tree.map(lambda x: x[None], self.prompt.turn(chunk.start, chunk.end, grid, query))
         out, timing = self._run(turn, chunk.frames[None], chunk.read_ms)
         self.last = out
@@ -239,6 +249,29 @@ class Session:
             chunk.lag,
             chunk.dropped,
         )
+
+    def ask(self, question: str, chunk: Chunk, *, max_new_tokens: int) -> Caption:
+        """What the model answers, greedily, when it is asked in the turn of `chunk`; the stream stays where it is.
+
+        The question and its answer stand on a fork, in the `room` that the settings keep for them. Raises ConfigError when
+        they have no room there.
+        """
+        length = len(self.prompt.encode(question))
+        if length + max_new_tokens > self.settings.room:
+            raise ConfigError(
+                f"a question of {length} tokens with an answer of up to {max_new_tokens}: expected at most "
+                f"room={self.settings.room} tokens together"
+            )
+        if self._config is None:
+            self._build(self._grid(chunk.frames), chunk.frames.shape)
+        twin = self.fork()
+        twin.prompt = copy.copy(self.prompt)
+        twin.prompt.max_query = -(-length // QUESTION) * QUESTION
+        twin.sampling = dataclasses.replace(
+            self.sampling, temperature=0.0, repetition_penalty=1.0, max_new_tokens=max_new_tokens
+        )
+        twin._config = dataclasses.replace(self.config, sampling=twin.sampling)
+        return twin.feed(chunk, question)
 
     def _run(self, turn: Tokens, frames: np.ndarray, read_ms: float) -> tuple[compiled.Second, Timing]:
         params, config, state = self.vlm.params, self.config, self.state
@@ -291,7 +324,7 @@ class Session:
             system=int((opening.role == Role.SYSTEM).sum()),
             previous=int((opening.role == Role.PREV_WORDS).sum()),
             label=self.prompt.label_length,
-            query=self.prompt.max_query,
+            query=self.prompt.max_query + settings.room,
             reply=self.sampling.max_new_tokens,
             patches=grid.patches,
         )
