@@ -2,16 +2,17 @@
 
 import argparse
 
-from svlm_jax.commands import eval_match
+from svlm_jax.commands import eval_match, eval_published
 
 EXAMPLES = """\
 examples:
   svlm eval match --minutes 20 --json match.json                        the embedded model on a match that it has not seen
   svlm eval match --seed 7 --mode full --minutes 10                     the same weights with everything in memory
+  svlm eval ovo-bench --data ./ovo-bench --model ./my-model             a published benchmark: questions as a video runs
   svlm eval match --help                                                what one benchmark takes"""
 
 # Name of a benchmark -> its module: `add(benchmarks, name)` describes the arguments, `run(arguments)` measures.
-BENCHMARKS = {"match": eval_match}
+BENCHMARKS = {"match": eval_match, **dict.fromkeys(eval_published.NAMES, eval_published)}
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:

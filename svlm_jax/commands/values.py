@@ -44,3 +44,16 @@ def size(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a picture size such as 1280x720")
     return int(width), int(height)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """`2/8` as (2, 8): the second of eight shares."""
+    one, _, of = text.partition("/")
+    if not (one.isdecimal() and of.isdecimal() and 1 <= int(one) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 2/8")
+    return int(one), int(of)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """`16,64,256` as whole numbers of at least 2."""
+    return tuple(int(number(int, least=2)(part.strip())) for part in text.split(","))

@@ -1,8 +1,6 @@
 """Curation by a language model, against a server on the loopback."""
 
-import http.server
 import json
-import threading
 
 import pytest
 
@@ -11,49 +9,22 @@ from svlm_jax.data.curate import Curator
 from svlm_jax.data.transcripts import Sentence, spread
 from svlm_jax.endpoint import Endpoint
 from svlm_jax.errors import DataError, EndpointError
+from tests.endpoints import serving
 
 SENTENCES = [
     Sentence(s, s + 4.0, spread(text, s, s + 4.0)) for s, text in ((0.0, "Goal red"), (5.0, "bye our bear"), (130.0, "Out"))
 ]
 
 
-class Server(http.server.BaseHTTPRequestHandler):
-    """Answers with what the test put into `replies`, one after the other: a text, or a status."""
-
-    def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append((self.path, self.headers.get("Authorization"), request))
-        reply = self.server.replies.pop(0)
-        status, body = (reply, b"{}") if isinstance(reply, int) else (200, self._completion(reply))
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    @staticmethod
-    def _completion(text):
-        return json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode()
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        server.requests, server.replies = [], []
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with serving() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def endpoint(server, **changes):
-    return Endpoint(
-        f"http://127.0.0.1:{server.server_port}/v1/", "judge", **{"pause": 0.01, "tries": 3, "key": "secret", **changes}
-    )
+    return Endpoint(server.url, "judge", **{"pause": 0.01, "tries": 3, "key": "secret", **changes})
 
 
 def verdicts(*entries):

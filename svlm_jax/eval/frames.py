@@ -1,0 +1,130 @@
+"""What may be seen of a video before a moment: second by second, as evenly spread frames, or as the last few frames.
+
+A frame is shown only if it stands on screen before the moment; `NEAR` covers the sampler's freedom to take the next frame.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from svlm_jax.data.video import TEMPORAL_PATCH
+from svlm_jax.errors import SourceError
+from svlm_jax.streaming.chunk import Chunk
+from svlm_jax.streaming.frame_sampling import NEAR
+from svlm_jax.streaming.sources import Source, open_source
+
+MARGIN = NEAR + 1e-3  # s
+PICTURES = (".jpg", ".jpeg", ".png")
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """A video file, or a folder of numbered pictures at `rate` per second, at the pixels that the model sees.
+
+    options: of `open_source` that say how large the frames are (size, min_pixels, max_pixels).
+    """
+
+    path: Path
+    rate: float | None = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def duration(self) -> float:
+        """Seconds; SourceError when the video is missing or does not say."""
+        if self.path.is_dir():
+            return len(self._pictures()) / self._rate()
+        with self.open(fps=2.0, seconds=1.0) as source:
+            if source.info.duration is None:
+                raise SourceError(f"{self.path} does not say how long it is; expected a video with a duration.")
+            return source.info.duration
+
+    def open(self, *, fps: float, seconds: float, start: float = 0.0, duration: float | None = None) -> Source:
+        spec: Any = self._frames() if self.path.is_dir() else self.path
+        return open_source(spec, fps=fps, chunk_seconds=seconds, start=start, duration=duration, **self.options)
+
+    def _pictures(self) -> list[Path]:
+        found = sorted(path for path in self.path.iterdir() if path.suffix.lower() in PICTURES)
+        if not found:
+            raise SourceError(f"{self.path} holds no pictures ({', '.join(PICTURES)}).")
+        return found
+
+    def _rate(self) -> float:
+        if self.rate is None:
+            raise SourceError(f"{self.path} is a folder; a video file was expected.")
+        return self.rate
+
+    def _frames(self) -> Iterator[tuple[float, np.ndarray]]:
+        rate = self._rate()
+        for number, path in enumerate(self._pictures()):
+            with Image.open(path) as picture:
+                yield number / rate, np.asarray(picture.convert("RGB"))
+
+
+def seconds(video: Video, start: float, end: float, *, fps: float) -> Iterator[Chunk]:
+    """The chunks of a stream from `start` on that show nothing at or after `end`; frames of the last one repeat if need be.
+
+    A chunk is a second, or as long as two frames take.
+    """
+    length = max(1.0, TEMPORAL_PATCH / fps)
+    if end - start <= MARGIN:
+        return
+    duration = None if math.isinf(end) else end - start
+    with video.open(fps=fps, seconds=length, start=start, duration=duration) as source:
+        for chunk in source:
+            shown = cut(chunk, end)
+            if shown is None:
+                return
+            yield shown
+
+
+def cut(chunk: Chunk, end: float) -> Chunk | None:
+    """The chunk with its frames from `end` on replaced by the last one before; None if there is none before."""
+    count = len(chunk.frames)
+    times = chunk.start + (chunk.end - chunk.start) * np.arange(count) / count
+    seen = int((times + MARGIN <= end).sum())
+    if seen == 0:
+        return None
+    if seen == count:
+        return chunk
+    return dataclasses.replace(chunk, frames=chunk.frames[np.minimum(np.arange(count), seen - 1)])
+
+
+def spread(video: Video, start: float, end: float, *, most: int, fps: float) -> Chunk | None:
+    """Frames spread evenly over [start, end), both ends included, as one chunk: `fps` a second, at most `most`.
+
+    None if nothing may be seen.
+    """
+    end = min(end, video.duration())
+    span = end - MARGIN - start
+    if span <= 0:
+        return None
+    count = _even(min(most, span * fps + 1))
+    rate = (count - 1) / span
+    return _one(video, start, end, count, rate)
+
+
+def last(video: Video, start: float, end: float, *, count: int, fps: float) -> Chunk | None:
+    """The last `count` frames before `end`, 1 / fps apart, as one chunk; fewer when there is less video."""
+    end = min(end, video.duration())
+    span = end - MARGIN - start
+    if span <= 0:
+        return None
+    count = _even(min(count, span * fps + 1))
+    if (count - 1) / fps > span:  # a shorter stretch than two frames
+        return _one(video, start, end, count, (count - 1) / span)
+    return _one(video, max(start, end - MARGIN - (count - 1) / fps), end, count, fps)
+
+
+def _even(count: float) -> int:
+    """The model reads frames in pairs."""
+    return max(TEMPORAL_PATCH, int(count) // TEMPORAL_PATCH * TEMPORAL_PATCH)
+
+
+def _one(video: Video, start: float, end: float, count: int, fps: float) -> Chunk | None:
+    with video.open(fps=fps, seconds=count / fps, start=start, duration=count / fps) as source:
+        chunk = next(source, None)
+    return None if chunk is None else dataclasses.replace(chunk, start=start, end=start + count / fps)
