@@ -1,0 +1,109 @@
+"""Compiles LiveVLM on LLaVA-OneVision-7B at its published settings for an H200 without one: the clip, and the question.
+
+    python -m tests.aot.recall [--model qwen2.5-vl-7b]
+
+12,000 tokens kept, clips of 32 frames, 40 % of the pages read, bfloat16. Prints what the programs take in memory. Exit
+status 1 when they do not compile or need more than 24 GB, the card of the paper.
+"""
+
+import argparse
+import dataclasses
+import functools
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+
+from svlm_jax import functional
+from svlm_jax.cache.memory import MemoryConfig, empty_memory, memory_bytes, memory_shape
+from svlm_jax.models.presets import preset
+from svlm_jax.streaming import answer, remember
+from svlm_jax.streaming.answer import Question
+from svlm_jax.streaming.remember import Clip, RecallConfig
+from svlm_jax.streaming.sampling import Sampling
+from tests.aot import target
+
+LIMIT = 24e9  # bytes
+MODEL = "llava-onevision-qwen2-7b-ov"
+PREFIX, ASKED = 14, 64  # tokens of the system turn and of a question
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What a program takes: seconds to compile, bytes by kind."""
+
+    name: str
+    seconds: float
+    arguments: int
+    temporary: int
+    total: int
+
+
+def config(model: str = MODEL) -> RecallConfig:
+    """Pictures are LLaVA-OneVision's 384 x 384, or as many tokens (14 x 14) of a Qwen model."""
+    memory, llava = MemoryConfig(), model.startswith("llava")
+    grid, step = ((32, 1, 196), 0.0) if llava else ((16, 14, 14), 8.0)
+    shape = memory_shape(memory, prefix=PREFIX, grid=grid, seconds=2.0 if llava else 4.0, step=step)
+    sampling = Sampling(temperature=0.0, top_k=0, repetition_penalty=1.0, max_new_tokens=64)
+    return RecallConfig(preset(model), memory, shape, (151645,), sampling)
+
+
+def compile_parts(of: RecallConfig, device: str = "h200") -> list[Compiled]:
+    text, side = of.model.text, 384 if of.shape.step == 0 else 392
+    params = functional.abstract_params(of.model, jnp.bfloat16)
+    memory = jax.eval_shape(functools.partial(empty_memory, of.memory, of.shape, text, dtype=jnp.bfloat16))
+
+    def array(dtype, *shape):
+        return jax.ShapeDtypeStruct((1, *shape), dtype)
+
+    clip = Clip(array(jnp.uint8, 32, 3, side, side), array(jnp.float32, of.shape.grids), array(jnp.bool_, of.shape.grids))
+    question = Question(
+        array(jnp.int32, ASKED), array(jnp.bool_, ASKED), array(jnp.bool_, ASKED), jax.ShapeDtypeStruct((1,), jnp.float32)
+    )
+    watch = jax.jit(remember.watch, static_argnames="config", donate_argnames="memory")
+    read = jax.jit(answer.read, static_argnames="config")
+    return [
+        _compile("clip", watch, target.on(device, (params, memory, clip)), of),
+        _compile("question", read, target.on(device, (params, memory, question)), of),
+    ]
+
+
+def _compile(name: str, program, shapes, of: RecallConfig) -> Compiled:
+    begin = time.perf_counter()
+    memory = program.lower(*shapes, config=of).compile().memory_analysis()
+    total = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Compiled(
+        name,
+        time.perf_counter() - begin,
+        memory.argument_size_in_bytes,
+        memory.temp_size_in_bytes,
+        total + memory.temp_size_in_bytes,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=MODEL)
+    arguments = parser.parse_args()
+    if reason := target.missing("h200"):
+        sys.stderr.write(f"{reason}\n")
+        return 1
+    of = config(arguments.model)
+    state = memory_bytes(
+        jax.eval_shape(functools.partial(empty_memory, of.memory, of.shape, of.model.text, dtype=jnp.bfloat16))
+    )
+    sys.stdout.write(
+        f"{arguments.model}, bfloat16, {of.shape.slots} slots ({state / 1e9:.2f} GB), H200, jax {jax.__version__}\n"
+    )
+    parts = compile_parts(of)
+    for part in parts:
+        sys.stdout.write(
+            f"  {part.name:9} compiled in {part.seconds:5.1f} s: arguments {part.arguments / 1e9:6.2f} GB, temporary "
+            f"{part.temporary / 1e9:5.2f} GB, total {part.total / 1e9:6.2f} GB   limit {LIMIT / 1e9:.0f} GB\n"
+        )
+    return 0 if max(part.total for part in parts) < LIMIT else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

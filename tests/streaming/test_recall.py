@@ -1,0 +1,281 @@
+"""Questions about a stream: what each memory keeps and reads, and that it is what plain attention over it would see."""
+
+import dataclasses
+import functools
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from svlm_jax import functional
+from svlm_jax.cache.memory import MemoryConfig, memory_bytes
+from svlm_jax.config import Family
+from svlm_jax.errors import ConfigError, StreamError
+from svlm_jax.models.positions import rope_positions
+from svlm_jax.streaming import recall as recall_module
+from svlm_jax.streaming.chunk import Chunk
+from svlm_jax.streaming.recall import Recall, RecallSettings
+from svlm_jax.streaming.sampling import Sampling
+from svlm_jax.streaming.session import StreamingVLM
+from tests import checkpoints
+
+SIZE = (56, 84)  # 2 x 3 tokens
+CELLS = 6
+QUESTION = "What happened?"
+SMALL = MemoryConfig(budget=60, clip_frames=8, recent_frames=2, queries=8, page=4)  # a clip has 24 tokens
+GREEDY = Sampling(temperature=0.0, top_k=0, repetition_penalty=1.0, max_new_tokens=4)
+
+
+@functools.cache
+def model(family="qwen2_5_vl") -> StreamingVLM:
+    """Two layers of a decoder, one of a tower: enough for layers to differ, and quick to compile."""
+    whole = StreamingVLM.from_pretrained(checkpoints.tiny(family), dtype="float32").checkpoint
+    config, params = whole.config, dict(whole.params)
+    text = dataclasses.replace(config.text, num_layers=2)
+    params["decoder"] = params["decoder"] | {"layers": {i: params["decoder"]["layers"][i] for i in "01"}}
+    vision = config.vision
+    if family != "llava_onevision":
+        vision = dataclasses.replace(vision, depth=1, fullatt_block_indexes=())
+        params["visual"] = params["visual"] | {"blocks": {"0": params["visual"]["blocks"]["0"]}}
+    return StreamingVLM(dataclasses.replace(whole, config=dataclasses.replace(config, text=text, vision=vision), params=params))
+
+
+def recall(policy="vsb+par", *, family="qwen2_5_vl", **changes) -> Recall:
+    memory = dataclasses.replace(SMALL, policy=policy, **changes)
+    return Recall(model(family), RecallSettings(memory=memory, fps=1.0, sampling=GREEDY))
+
+
+def chunk(index, *, seed=0, frames=2, size=SIZE) -> Chunk:
+    pixels = np.random.default_rng([seed, index]).integers(0, 256, (frames, 3, *size), np.uint8)
+    return Chunk(frames=pixels, start=2.0 * index, end=2.0 * index + 2)
+
+
+def watch(stream, start, stop, **picture) -> Recall:
+    for i in range(start, stop):
+        stream.feed(chunk(i, **picture))
+    return stream
+
+
+def scores(stream, question=QUESTION) -> np.ndarray:
+    """Logits of the answer's first token."""
+    return np.asarray(stream.reading(question).logits[0])
+
+
+def tokens(stream) -> list[np.ndarray]:
+    """Places in the stream of the tokens that each layer keeps."""
+    count = int(stream.state.count[0])
+    return [np.asarray(place[0, :count]) for place in stream.state.marks.place]
+
+
+# ------------------------------------------------------------------------------------------- what is seen
+
+
+@pytest.mark.parametrize("family", get_args(Family))
+def test_full_equals_plain_attention_over_everything(family):
+    """Clip by clip into the memory, the last one cut short: the logits of the whole conversation run at once."""
+    vlm = model(family)
+    llava = family == "llava_onevision"
+    size = SIZE if not llava else (vlm.config.vision.image_size,) * 2
+    stream = recall("full", family=family, budget=160 if llava else 60)
+    chunks = [chunk(i, size=size) for i in range(5)]
+    for each in chunks:
+        stream.feed(each)
+    frames = jnp.asarray(np.concatenate([each.frames for each in chunks]))
+    module, turn = functional.bind(vlm.config, vlm.params), stream.dialogue.turn(QUESTION, None, None)
+
+    @jax.jit
+    def plain(frames, ids, position):
+        visuals = module.see(frames[None])[0]
+        if llava:
+            visuals = jnp.concatenate([visuals, module.newline()])
+        return module(ids, position, visuals)[0, -1]
+
+    pads = [vlm.config.video_token_id] * (len(frames) // stream.dialogue.frames_a_grid * stream.config.shape.cells)
+    ids = np.asarray(stream.dialogue.prefix() + pads + turn.token)
+    grid = (len(frames) // 2, size[0] // 14, size[1] // 14)
+    if llava:
+        position = np.broadcast_to(np.arange(len(ids), dtype=np.float32), (3, len(ids)))
+    else:
+        position = rope_positions(ids, vlm.config, video_grids=[grid], second_per_grid=[2.0])
+    expected = plain(frames, jnp.asarray(ids[None]), jnp.asarray(position[None]))
+    np.testing.assert_allclose(scores(stream), expected, atol=1e-4)
+
+
+def test_a_budget_that_holds_everything_is_full_attention():
+    full = scores(watch(recall("full"), 0, 10))
+    for policy in ("fifo", "vsb"):
+        np.testing.assert_allclose(scores(watch(recall(policy), 0, 10)), full, atol=1e-5)
+    small = scores(watch(recall("vsb", budget=30), 0, 10))
+    assert np.abs(small - full).max() > 1e-3
+
+
+def test_all_pages_are_the_whole_memory_and_forty_per_cent_are_not():
+    whole = scores(watch(recall("vsb", budget=30), 0, 10))
+    np.testing.assert_allclose(scores(watch(recall("vsb+par", budget=30, retrieve=1.0), 0, 10)), whole, atol=1e-5)
+    part = watch(recall("vsb+par", budget=30), 0, 10)
+    assert np.abs(scores(part) - whole).max() > 1e-3
+    live = np.asarray([read.live[0].sum() for read in part.reading(QUESTION).reads])
+    # 24 long-term tokens are 6 pages of 4, of which 3 are read, and the last 2 frames are one grid of 6
+    assert (live == len(part.dialogue.prefix()) + 3 * 4 + CELLS).all()
+
+
+def test_the_last_frames_alone_are_seen_afresh():
+    """The control: a fresh stream that sees nothing but the last four frames answers the same."""
+    stream = watch(recall("last-frames", frames=4), 0, 7)
+    fresh = recall("full", clip_frames=4)
+    for i in (5, 6):
+        fresh.feed(chunk(i))
+    np.testing.assert_allclose(scores(stream), scores(fresh), atol=1e-5)
+    assert stream.ask(QUESTION).seconds == (10.0, 12.0)
+
+
+# ------------------------------------------------------------------------------------------- what is kept
+
+
+def test_each_layer_keeps_its_own_tokens_and_exactly_the_budget():
+    """After 12 clips: M tokens a layer, in order, the last frames whole, and each with the keys that it came with."""
+    stream = watch(recall("vsb+par", budget=30), 0, 48)
+    everything = watch(recall("full", budget=48 * CELLS), 0, 48)
+    kept = tokens(stream)
+    assert int(stream.state.count[0]) == 30 and int(stream.state.seen[0]) == 48 * CELLS
+    for places in kept:
+        assert (np.diff(places) > 0).all() and places[-CELLS:].tolist() == list(range(47 * CELLS, 48 * CELLS))
+        assert places[0] < 24 * CELLS  # buckets keep something of the first half
+    assert any(not np.array_equal(kept[0], places) for places in kept[1:])
+    prefix = len(stream.dialogue.prefix())
+    for name in ("keys", "values"):  # in the first layer they depend on the token alone
+        mine, all_of_them = (np.asarray(getattr(s.state, name)[0][0]) for s in (stream, everything))
+        np.testing.assert_allclose(mine[:, prefix : prefix + 30], all_of_them[:, prefix + kept[0]], atol=1e-5)
+    second = np.asarray(stream.state.marks.second[0, 0, :30])
+    assert second.tolist() == (2.0 * (kept[0] // CELLS)).tolist()
+
+
+def test_the_state_is_as_large_after_many_clips_as_before_the_first():
+    stream = watch(recall("vsb+par", budget=30), 0, 1)
+    size, programs = memory_bytes(stream.state), recall_module._watch._cache_size()
+    watch(stream, 1, 5)
+    compiled = recall_module._watch._cache_size()
+    watch(stream, 5, 64)
+    assert memory_bytes(stream.state) == size and recall_module._watch._cache_size() == compiled <= programs + 1
+
+
+def test_what_comes_later_changes_nothing_that_was_answered():
+    early = watch(recall("vsb+par", budget=30), 0, 9)
+    before = early.ask(QUESTION)
+    late = watch(early.fork(), 9, 12, seed=5)
+    assert late.ask(QUESTION).read != before.read
+    assert early.ask(QUESTION).tokens == before.tokens
+    np.testing.assert_array_equal(scores(early), scores(watch(recall("vsb+par", budget=30), 0, 9)))
+
+
+def test_a_frame_like_the_last_is_not_remembered():
+    stream = recall("fifo", similar=0.999)
+    for i in range(4):
+        stream.feed(dataclasses.replace(chunk(0), start=2.0 * i, end=2.0 * i + 2))
+    assert int(stream.state.count[0]) == CELLS and int(stream.state.seen[0]) == 4 * CELLS
+    watch(stream, 4, 8)
+    assert int(stream.state.count[0]) == 5 * CELLS
+    assert tokens(stream)[0][CELLS] == 4 * CELLS  # places are those of the stream, dropped frames included
+
+
+# ------------------------------------------------------------------------------------------- asking
+
+
+def test_a_question_leaves_the_stream_as_it_was():
+    stream = watch(recall(), 0, 6)
+    before = jax.tree.map(np.asarray, stream.state)
+    first = stream.ask(QUESTION)
+    again = stream.ask(QUESTION)
+    jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, stream.state))
+    assert first.tokens == again.tokens and 1 <= len(first.tokens) <= GREEDY.max_new_tokens
+    asked, unasked = watch(stream, 6, 9), watch(recall(), 0, 9)
+    jax.tree.map(np.testing.assert_array_equal, asked.state, unasked.state)
+
+
+def test_the_answer_is_what_token_after_token_would_say():
+    """The decode loop beside the memory: each token is the best after the question and all tokens before it."""
+    stream = watch(recall("full"), 0, 4)
+    said = stream.ask(QUESTION).tokens
+    suppressed = np.asarray(stream.sampling.suppress, int)
+    for n in range(len(said)):
+        turn = stream.dialogue.turn(QUESTION, None, None)
+        longer = dataclasses.replace(turn, token=turn.token + list(said[:n]), asked=turn.asked + [False] * n)
+        logits = np.array(stream.read(longer).logits[0])
+        logits[suppressed] = -np.inf
+        assert int(logits.argmax()) == said[n]
+
+
+def test_follow_up_questions_stand_behind_the_dialogue():
+    stream = watch(recall(), 0, 6)
+    first = stream.ask(QUESTION)
+    second = stream.ask("And then?", follows=first)
+    assert second.history == ((QUESTION, first.text), ("And then?", second.text))
+    turn = stream.dialogue.turn("And then?", None, first)
+    text = model().tokenizer.decode(turn.token)
+    assert text.index(QUESTION) < text.index("And then?") and sum(turn.asked) == len(model().tokenizer.encode("And then?"))
+    assert np.abs(np.asarray(stream.read(turn).logits[0]) - scores(stream, "And then?")).max() > 1e-3
+
+
+def test_multiple_choice_takes_the_likeliest_letter():
+    stream = watch(recall(), 0, 6)
+    answer = stream.ask("Which team?", choices=["red", "blue", "none"])
+    assert answer.text == "ABC"[answer.choice] and answer.choice == int(np.argmax(answer.scores))
+    assert sum(answer.scores) == pytest.approx(1.0) and len(answer.scores) == 3
+    logits = np.asarray(stream.reading("Which team?", choices=["red", "blue", "none"]).logits[0])
+    ids = [model().tokenizer.encode(letter)[0] for letter in "ABC"]
+    assert logits[ids].argmax() == answer.choice
+
+
+def test_the_answer_says_what_it_read():
+    stream = watch(recall("vsb+par", budget=30), 0, 12)
+    answer = stream.ask(QUESTION)
+    reads = stream.reading(QUESTION).reads
+    expected = [set(np.asarray(read.second[0])[np.asarray(read.live[0])].tolist()) - {-1.0} for read in reads]
+    assert answer.seconds == tuple(sorted(set.union(*expected)))
+    assert dict(answer.read)[22.0] == 1.0  # the newest frames are read by every layer
+    assert all(share == sum(second in layer for layer in expected) / len(expected) for second, share in answer.read)
+    earlier = stream.ask(QUESTION, at=6.0)
+    assert earlier.at == 6.0 and earlier.seconds and max(earlier.seconds) < 6.0
+
+
+def test_pages_are_chosen_by_the_question_alone():
+    """Another question reads other pages; the marks of the conversation around it do not choose."""
+    stream = watch(recall("vsb+par", retrieve=0.2), 0, 24)
+    kinds = {question: stream.ask(question).read for question in (QUESTION, "Who won the match in the end?", "Red or blue?")}
+    assert len(set(kinds.values())) > 1
+
+
+# ------------------------------------------------------------------------------------------- mistakes
+
+
+def test_mistakes_are_one_sentence_each():
+    stream = recall()
+    with pytest.raises(StreamError, match="came before any video"):
+        stream.ask(QUESTION)
+    with pytest.raises(StreamError, match="not seen any video"):
+        _ = stream.state
+    with pytest.raises(ConfigError, match="budget=20: expected at least the 24 tokens of a clip of 8 frames"):
+        recall(budget=20).feed(chunk(0))
+    with pytest.raises(ConfigError, match="multiple of 2 frames"):
+        recall(clip_frames=7).feed(chunk(0))
+    with pytest.raises(ConfigError, match="multiples of 28"):
+        recall().feed(chunk(0, size=(56, 80)))
+    watch(stream, 0, 2)
+    with pytest.raises(StreamError, match=r"about 9.0 s: expected a time that was watched, up to 4.0 s"):
+        stream.ask(QUESTION, at=9.0)
+    with pytest.raises(ConfigError, match="expected some words"):
+        stream.ask("  ")
+    with pytest.raises(ConfigError, match="1 choices: expected 2 to 26"):
+        stream.ask(QUESTION, choices=["red"])
+    with pytest.raises(StreamError, match="pictures of 84x84 pixels at 4 s: expected 56x84"):
+        stream.feed(chunk(2, size=(84, 84)))
+    with pytest.raises(StreamError, match=r"a chunk from 0.0 s: expected one from 4.0 s on"):
+        stream.feed(chunk(0))
+
+
+def test_a_full_memory_says_so():
+    stream = watch(recall("full", budget=30), 0, 5)
+    with pytest.raises(StreamError, match="the memory of 30 tokens is full"):
+        watch(stream, 5, 8)
