@@ -7,36 +7,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from svlm_jax import config_siglip
+from svlm_jax.checks import require, require_positive, require_statistics
+from svlm_jax.config_siglip import SiglipConfig
 from svlm_jax.errors import CheckpointError, ConfigError
 
-Family = Literal["qwen2_5_vl", "qwen2_vl"]
+Family = Literal["qwen2_5_vl", "qwen2_vl", "llava_onevision"]
 Raw = Mapping[str, Any]
 
 ARCHITECTURES: dict[Family, str] = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
+    "llava_onevision": "LlavaOnevisionForConditionalGeneration",
 }
 # What CLIP's images were normalised with: the default of every Qwen-VL processor.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def _require(condition: bool, sentence: str) -> None:
-    if not condition:
-        raise ConfigError(sentence)
-
-
-def _require_positive(config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(value > 0, f"{type(config).__name__}.{name} is {value}, but must be positive.")
-
-
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
     """The decoder: `num_layers` blocks of grouped-query attention and SwiGLU over a width of `hidden_size`.
 
-    `mrope_section` says how many rotary frequencies follow the (t, h, w) axis of a position; they sum to head_dim / 2.
+    `mrope_section` says how many rotary frequencies follow the (t, h, w) axis of a position; they sum to head_dim / 2. Models
+    with one axis (LLaVA-OneVision) have them all on the first.
     """
 
     vocab_size: int
@@ -53,14 +47,14 @@ class TextConfig:
     max_position_embeddings: int = 32_768
 
     def __post_init__(self) -> None:
-        _require_positive(self, "vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
-        _require_positive(self, "head_dim", "rope_theta", "rms_norm_eps", "max_position_embeddings")
-        _require(
+        require_positive(self, "vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
+        require_positive(self, "head_dim", "rope_theta", "rms_norm_eps", "max_position_embeddings")
+        require(
             self.num_heads % self.num_kv_heads == 0,
             f"num_attention_heads is {self.num_heads}, but must be a multiple of num_key_value_heads {self.num_kv_heads}.",
         )
-        _require(self.head_dim % 2 == 0, f"the head dimension is {self.head_dim}, but rotary embeddings need an even one.")
-        _require(
+        require(self.head_dim % 2 == 0, f"the head dimension is {self.head_dim}, but rotary embeddings need an even one.")
+        require(
             len(self.mrope_section) == 3 and min(self.mrope_section) >= 0 and sum(self.mrope_section) == self.head_dim // 2,
             f"mrope_section is {list(self.mrope_section)}, but must be three counts that sum to half the head dimension, "
             f"{self.head_dim // 2}.",
@@ -93,30 +87,25 @@ class VisionConfig:
     image_std: tuple[float, ...] = CLIP_STD
 
     def __post_init__(self) -> None:
-        _require_positive(self, "depth", "hidden_size", "intermediate_size", "num_heads", "out_hidden_size", "in_channels")
-        _require_positive(self, "patch_size", "temporal_patch_size", "spatial_merge_size")
-        _require(
+        require_positive(self, "depth", "hidden_size", "intermediate_size", "num_heads", "out_hidden_size", "in_channels")
+        require_positive(self, "patch_size", "temporal_patch_size", "spatial_merge_size")
+        require(
             self.hidden_size % (4 * self.num_heads) == 0,
             f"the vision tower's width {self.hidden_size} must be a multiple of 4 x num_heads {self.num_heads}, "
             "because rows and columns each rotate half of a head in pairs.",
         )
         cell = self.patch_size * self.spatial_merge_size
-        _require(
+        require(
             self.window_size == 0 or self.window_size >= cell,
             f"window_size is {self.window_size} pixels, but must be 0 or at least one merged cell, {cell} pixels.",
         )
         beyond = [i for i in self.fullatt_block_indexes if not 0 <= i < self.depth]
-        _require(not beyond, f"fullatt_block_indexes names {beyond}, but the vision tower has blocks 0 to {self.depth - 1}.")
-        _require(
+        require(not beyond, f"fullatt_block_indexes names {beyond}, but the vision tower has blocks 0 to {self.depth - 1}.")
+        require(
             self.tokens_per_second is None or self.tokens_per_second > 0,
             f"tokens_per_second is {self.tokens_per_second}, but must be positive.",
         )
-        channels = (len(self.image_mean), len(self.image_std))
-        _require(
-            channels == (self.in_channels, self.in_channels),
-            f"image_mean and image_std have {channels} values, but each needs one for each of {self.in_channels} channels.",
-        )
-        _require(min(self.image_std) > 0, f"image_std is {list(self.image_std)}, but every value must be positive.")
+        require_statistics(self)
 
     @property
     def head_dim(self) -> int:
@@ -127,32 +116,57 @@ class VisionConfig:
         """Numbers in one flattened patch: channels x frames x rows x columns."""
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
+    def clip_tokens(self, frames: int, height: int, width: int) -> int:
+        """Tokens of a clip whose sides and frames split into merged patches."""
+        cell = self.patch_size * self.spatial_merge_size
+        return frames // self.temporal_patch_size * (height // cell) * (width // cell)
+
+    def clip_patches(self, tokens: int) -> int:
+        """Patches that the tower looks at for so many tokens of video."""
+        return tokens * self.spatial_merge_size**2
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A whole vision-language model; hashable, so that it can be a static argument of `jax.jit`."""
+    """A whole vision-language model; hashable, so that it can be a static argument of `jax.jit`.
+
+    Families without marks around their visuals (LLaVA-OneVision) have None for `vision_start_token_id` and its end.
+    """
 
     family: Family
     text: TextConfig
-    vision: VisionConfig
+    vision: VisionConfig | SiglipConfig
     image_token_id: int = 151655
     video_token_id: int = 151656
-    vision_start_token_id: int = 151652
-    vision_end_token_id: int = 151653
+    vision_start_token_id: int | None = 151652
+    vision_end_token_id: int | None = 151653
 
     def __post_init__(self) -> None:
-        _require(self.family in get_args(Family), f"the model family is {self.family!r}, expected one of {get_args(Family)}.")
-        _require(
+        require(self.family in get_args(Family), f"the model family is {self.family!r}, expected one of {get_args(Family)}.")
+        siglip = self.family == "llava_onevision"
+        require(
+            isinstance(self.vision, SiglipConfig) == siglip,
+            f"the vision tower is a {type(self.vision).__name__}, but the family {self.family} needs a "
+            f"{(SiglipConfig if siglip else VisionConfig).__name__}.",
+        )
+        require(
             self.vision.out_hidden_size == self.text.hidden_size,
             f"the vision tower gives embeddings of width {self.vision.out_hidden_size}, "
             f"but the decoder needs its own width {self.text.hidden_size}.",
         )
         for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
             value = getattr(self, name)
-            _require(
-                0 <= value < self.text.vocab_size,
+            require(
+                value is None or 0 <= value < self.text.vocab_size,
                 f"{name} is {value}, but the vocabulary has ids 0 to {self.text.vocab_size - 1}.",
             )
+
+    @property
+    def qwen_vision(self) -> VisionConfig:
+        """The tower's configuration, for what works with Qwen's towers alone; ConfigError for the other families."""
+        if not isinstance(self.vision, VisionConfig):
+            raise ConfigError(f"this works with Qwen2-VL and Qwen2.5-VL alone, but the model is a {self.family}.")
+        return self.vision
 
     @classmethod
     def from_hf(cls, source: Raw | str | Path) -> "ModelConfig":
@@ -196,16 +210,13 @@ def _from_raw(raw: Raw, preprocessor: Raw) -> ModelConfig:
     text = {**raw, **raw["text_config"]} if isinstance(raw.get("text_config"), Mapping) else raw
     if not isinstance(raw.get("vision_config"), Mapping):
         raise CheckpointError("config.json has no vision_config, so it describes no vision-language model.")
-    defaults = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652}
-    defaults["vision_end_token_id"] = 151653
     try:
-        text_config = _text_config(text, raw)
-        return ModelConfig(
-            family=family,
-            text=text_config,
-            vision=_vision_config(family, raw["vision_config"], text_config.hidden_size, preprocessor),
-            **{name: int(raw.get(name, default)) for name, default in defaults.items()},
-        )
+        text_config = _text_config(family, text, raw)
+        if family == "llava_onevision":
+            vision: VisionConfig | SiglipConfig = config_siglip.read(raw, text_config.hidden_size, preprocessor)
+        else:
+            vision = _vision_config(family, raw["vision_config"], text_config.hidden_size, preprocessor)
+        return ModelConfig(family=family, text=text_config, vision=vision, **_token_ids(family, raw))
     except KeyError as error:
         raise CheckpointError(f"config.json lacks the field {error.args[0]!r}.") from error
     except (TypeError, ValueError) as error:
@@ -222,7 +233,18 @@ def _family(raw: Raw) -> Family:
     )
 
 
-def _text_config(text: Raw, raw: Raw) -> TextConfig:
+def _token_ids(family: Family, raw: Raw) -> dict[str, Any]:
+    if family == "llava_onevision":
+        # Called "index" in every published file.
+        names = {"image_token_id": ("image_token_index", 151646), "video_token_id": ("video_token_index", 151647)}
+        ids = {name: int(raw.get(index, raw.get(name, default))) for name, (index, default) in names.items()}
+        return {**ids, "vision_start_token_id": None, "vision_end_token_id": None}
+    defaults = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652}
+    defaults["vision_end_token_id"] = 151653
+    return {name: int(raw.get(name, default)) for name, default in defaults.items()}
+
+
+def _text_config(family: Family, text: Raw, raw: Raw) -> TextConfig:
     rope = {"rope_theta": text.get("rope_theta"), **(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "mrope"):
@@ -232,8 +254,13 @@ def _text_config(text: Raw, raw: Raw) -> TextConfig:
     if text.get("hidden_act", "silu") != "silu":
         raise CheckpointError(f"config.json sets hidden_act {text['hidden_act']!r} for the decoder; supported is 'silu'.")
     heads, width = int(text["num_attention_heads"]), int(text["hidden_size"])
-    _require(width % heads == 0, f"the decoder's width {width} is no multiple of its num_attention_heads {heads}.")
-    section = tuple(int(n) for n in rope["mrope_section"])
+    require(width % heads == 0, f"the decoder's width {width} is no multiple of its num_attention_heads {heads}.")
+    if family == "llava_onevision":
+        # Positions of one axis; the published files leave out what equals the defaults of Qwen2.
+        section: tuple[int, ...] = (width // heads // 2, 0, 0)
+        text = {"rms_norm_eps": 1e-6, **text}
+    else:
+        section = tuple(int(n) for n in rope["mrope_section"])
     return TextConfig(
         vocab_size=int(text["vocab_size"]),
         hidden_size=width,
@@ -292,16 +319,38 @@ def _vision_config(family: Family, vision: Raw, text_width: int, preprocessor: R
 
 
 def _to_raw(cfg: ModelConfig) -> dict[str, Any]:
-    text, vision = cfg.text, cfg.vision
-    rope = {"mrope_section": list(text.mrope_section), "rope_type": "default", "type": "default"}
-    # Flat text fields, as on the hub: every version of transformers reads them.
-    return {
+    named = {
         "architectures": [ARCHITECTURES[cfg.family]],
         "model_type": cfg.family,
-        "hidden_act": "silu",
-        # Known from generation_config.json; without these lines transformers puts in Qwen's own.
+        # Known from generation_config.json; without these lines transformers puts in its own.
         "bos_token_id": None,
         "eos_token_id": None,
+        "tie_word_embeddings": cfg.text.tie_word_embeddings,
+    }
+    if isinstance(cfg.vision, SiglipConfig):
+        return {
+            **named,
+            "text_config": {**_text_fields(cfg.text), "model_type": "qwen2", "bos_token_id": None, "eos_token_id": None},
+            "image_token_index": cfg.image_token_id,
+            "video_token_index": cfg.video_token_id,
+            **config_siglip.write(cfg.vision),
+        }
+    # Flat text fields, as on the hub: every version of transformers reads them.
+    return {
+        **named,
+        **_text_fields(cfg.text),
+        "rope_scaling": {"mrope_section": list(cfg.text.mrope_section), "rope_type": "default", "type": "default"},
+        "image_token_id": cfg.image_token_id,
+        "video_token_id": cfg.video_token_id,
+        "vision_start_token_id": cfg.vision_start_token_id,
+        "vision_end_token_id": cfg.vision_end_token_id,
+        "vision_config": _vision_fields(cfg.family, cfg.vision),
+    }
+
+
+def _text_fields(text: TextConfig) -> dict[str, Any]:
+    return {
+        "hidden_act": "silu",
         "vocab_size": text.vocab_size,
         "hidden_size": text.hidden_size,
         "intermediate_size": text.intermediate_size,
@@ -311,39 +360,34 @@ def _to_raw(cfg: ModelConfig) -> dict[str, Any]:
         "max_position_embeddings": text.max_position_embeddings,
         "rms_norm_eps": text.rms_norm_eps,
         "rope_theta": text.rope_theta,
-        "rope_scaling": rope,
         "tie_word_embeddings": text.tie_word_embeddings,
         "use_sliding_window": False,
-        "image_token_id": cfg.image_token_id,
-        "video_token_id": cfg.video_token_id,
-        "vision_start_token_id": cfg.vision_start_token_id,
-        "vision_end_token_id": cfg.vision_end_token_id,
-        "vision_config": {
-            "model_type": cfg.family,
-            "depth": vision.depth,
-            "num_heads": vision.num_heads,
-            "hidden_act": vision.hidden_act,
-            "in_channels": vision.in_channels,
-            "patch_size": vision.patch_size,
-            "temporal_patch_size": vision.temporal_patch_size,
-            "spatial_merge_size": vision.spatial_merge_size,
-            **_vision_fields(cfg),
-        },
     }
 
 
-def _vision_fields(cfg: ModelConfig) -> dict[str, Any]:
-    """The fields that the two families name differently."""
-    vision = cfg.vision
-    if cfg.family == "qwen2_vl":
+def _vision_fields(family: Family, vision: VisionConfig) -> dict[str, Any]:
+    shared = {
+        "model_type": family,
+        "depth": vision.depth,
+        "num_heads": vision.num_heads,
+        "hidden_act": vision.hidden_act,
+        "in_channels": vision.in_channels,
+        "patch_size": vision.patch_size,
+        "temporal_patch_size": vision.temporal_patch_size,
+        "spatial_merge_size": vision.spatial_merge_size,
+    }
+    # The rest is named differently by the two families.
+    if family == "qwen2_vl":
         ratio = vision.intermediate_size / vision.hidden_size
         return {
+            **shared,
             "embed_dim": vision.hidden_size,
             "hidden_size": vision.out_hidden_size,
             "mlp_ratio": int(ratio) if ratio.is_integer() else ratio,
         }
     seconds = vision.tokens_per_second
     return {
+        **shared,
         "hidden_size": vision.hidden_size,
         "intermediate_size": vision.intermediate_size,
         "out_hidden_size": vision.out_hidden_size,

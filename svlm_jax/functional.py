@@ -5,7 +5,7 @@ numbered by their keys: {"decoder": {"layers": {"0": ..., "1": ...}}}.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -17,7 +17,7 @@ from svlm_jax.config import ModelConfig
 from svlm_jax.models.decoder import Layer
 from svlm_jax.models.registry import MODULES
 from svlm_jax.models.vision import VisionTower
-from svlm_jax.models.vlm import Qwen
+from svlm_jax.models.vlm import VLM
 
 Params: TypeAlias = dict[str, Any]
 
@@ -42,7 +42,7 @@ def init_params(cfg: ModelConfig, key: jax.Array, dtype: DTypeLike = jnp.float32
     return _named(nnx.to_pure_dict(nnx.state(module)))
 
 
-def bind(cfg: ModelConfig, params: Params) -> Qwen:
+def bind(cfg: ModelConfig, params: Params) -> VLM:
     """The module of `cfg` over `params`; cheap, and meant to be called inside `jax.jit`."""
     graphdef, _ = _skeleton(cfg)
     return nnx.merge(graphdef, _numbered(params))
@@ -73,25 +73,22 @@ def _stack(leaves: Sequence[Any]) -> Any:
 
 def bind_layer(cfg: ModelConfig, params: Params) -> Layer:
     """One layer of the decoder over its own parameters, without the leading axis L."""
-    return nnx.merge(_parts(cfg)[0], params)
+    return nnx.merge(_layer(cfg), params)
 
 
 def bind_tower(cfg: ModelConfig, params: Params) -> VisionTower:
-    """The vision tower over its own parameters."""
-    return nnx.merge(_parts(cfg)[1], _numbered(params))
+    """The vision tower of a Qwen model over its own parameters; ConfigError for the other families."""
+    return nnx.merge(_tower(cfg), _numbered(params))
 
 
 @functools.lru_cache(maxsize=32)
-def _parts(cfg: ModelConfig) -> tuple[nnx.GraphDef, nnx.GraphDef]:
-    """The structures of a decoder layer and of the vision tower."""
+def _layer(cfg: ModelConfig) -> nnx.GraphDef:
+    return nnx.split(nnx.eval_shape(lambda: Layer(cfg.text, dtype=jnp.float32, rngs=nnx.Rngs(0))))[0]
 
-    def structure(build: Callable[[], nnx.Module]) -> nnx.GraphDef:
-        return nnx.split(nnx.eval_shape(build))[0]
 
-    return (
-        structure(lambda: Layer(cfg.text, dtype=jnp.float32, rngs=nnx.Rngs(0))),
-        structure(lambda: VisionTower(cfg.vision, dtype=jnp.float32, rngs=nnx.Rngs(0))),
-    )
+@functools.lru_cache(maxsize=32)
+def _tower(cfg: ModelConfig) -> nnx.GraphDef:
+    return nnx.split(nnx.eval_shape(lambda: VisionTower(cfg.qwen_vision, dtype=jnp.float32, rngs=nnx.Rngs(0))))[0]
 
 
 def _named(tree: Any) -> Any:

@@ -100,7 +100,7 @@ def working_bytes(config: ModelConfig, lengths: Lengths, slots: int, itemsize: i
     Each holds its activations and the inner ones of its MLP, and one block of float32 attention scores with its softmax.
     """
     text, vision = config.text, config.vision
-    patches = lengths.patches * vision.spatial_merge_size**2
+    patches = vision.clip_patches(lengths.patches)
     seeing = (
         patches * (5 * vision.hidden_size + 2 * vision.intermediate_size) * itemsize
         + 2 * 4 * vision.num_heads * QUERY_BLOCK * patches

@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from svlm_jax.checkpoint import orbax_io
-from svlm_jax.checkpoint.keys import Row, from_hub, hub_name, rows
+from svlm_jax.checkpoint.keys import Row, from_hub, head_name, hub_name, rows
 from svlm_jax.checkpoint.tensors import SafetensorsFile, open_folder
 from svlm_jax.checkpoint.tokenizer import Tokenizer
 from svlm_jax.config import ModelConfig, read_json
@@ -143,7 +143,7 @@ def load_params(
     progress: Progress | None = None,
 ) -> Params:
     """The parameters of a folder. Unknown, missing and mis-shaped tensors are a CheckpointError that names them."""
-    where = {hub_name(name): (name, file) for name, file in open_folder(folder).items()}
+    where = {hub_name(name, config.family): (name, file) for name, file in open_folder(folder).items()}
     table = rows(config)
     _check(folder, config, table, where)
     total = sum(_size(row) for row in table)
@@ -186,7 +186,7 @@ def _size(row: Row) -> int:
 def _check(folder: Path, config: ModelConfig, table: list[Row], where: dict[str, tuple[str, SafetensorsFile]]) -> None:
     expected = {row.name: row for row in table}
     # A tied head is the embedding; some files repeat it all the same.
-    optional = {"lm_head.weight"} if config.text.tie_word_embeddings else set()
+    optional = {head_name(config.family)} if config.text.tie_word_embeddings else set()
     missing = [name for name in expected if name not in where]
     unknown = [name for name in where if name not in expected and name not in optional]
     shaped = {name: where[name][1].shape(where[name][0]) for name in expected if name in where}

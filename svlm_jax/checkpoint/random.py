@@ -13,7 +13,8 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from svlm_jax.checkpoint.export import write_json, write_weights
 from svlm_jax.checkpoint.folders import new_folder
-from svlm_jax.config import Family, ModelConfig, TextConfig, VisionConfig
+from svlm_jax.config import Family, ModelConfig, SiglipConfig, TextConfig, VisionConfig
+from svlm_jax.config_siglip import default_pinpoints
 from svlm_jax.errors import ConfigError
 from svlm_jax.functional import Params, abstract_params
 
@@ -36,6 +37,8 @@ _ADDED = (
     ("<|image_pad|>", 311, True),
 )
 _IDS = {text: number for text, number, _ in _ADDED}
+# How LLaVA spells the pads; it has no marks around its visuals.
+_LLAVA_SPELLING = {"<|video_pad|>": "<video>", "<|image_pad|>": "<image>", "<|vision_start|>": None, "<|vision_end|>": None}
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
     "{% if message['content'] is string %}{{ message['content'] }}"
@@ -44,6 +47,15 @@ _CHAT_TEMPLATE = (
     "{% elif part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
     "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
     "{{ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+# Pictures first, then videos, then words, as in the published template.
+_LLAVA_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}"
+    "{% if message['content'] is string %}{{ '\\n' + message['content'] }}"
+    "{% else %}{% for kind in ['image', 'video'] %}"
+    "{% for part in message['content'] if part['type'] == kind %}{{ '<' + kind + '>' }}{% endfor %}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ '\\n' + part['text'] }}{% endfor %}{% endif %}"
+    "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
 
@@ -72,7 +84,11 @@ _SIZES: dict[str, _Geometry] = {
 
 
 def random_config(family: Family, size: Size = "tiny", *, vocab_size: int = VOCAB_SIZE) -> ModelConfig:
-    """The configuration of a random checkpoint; windows are 4 x 4 patches (tiny) or 8 x 8."""
+    """The configuration of a random checkpoint.
+
+    Qwen's windows are 4 x 4 patches (tiny) or 8 x 8; LLaVA's tiles are 7 x 7 patches of 4 pixels (tiny) or of 14, with two
+    pixels left over, and 16 tokens a frame.
+    """
     if size not in _SIZES:
         raise ConfigError(f"the size of a random checkpoint is {size!r}, expected one of {', '.join(_SIZES)}.")
     if vocab_size < VOCAB_SIZE:
@@ -86,8 +102,18 @@ def random_config(family: Family, size: Size = "tiny", *, vocab_size: int = VOCA
         num_heads=g.heads,
         num_kv_heads=g.kv_heads,
         head_dim=g.width // g.heads,
-        mrope_section=g.sections,
+        mrope_section=g.sections if family != "llava_onevision" else (g.width // g.heads // 2, 0, 0),
     )
+    if family == "llava_onevision":
+        return ModelConfig(
+            family=family,
+            text=text,
+            vision=_siglip(g, size),
+            image_token_id=_IDS["<|image_pad|>"],
+            video_token_id=_IDS["<|video_pad|>"],
+            vision_start_token_id=None,
+            vision_end_token_id=None,
+        )
     tower: dict[str, Any] = {"hidden_act": "quick_gelu"}
     if family == "qwen2_5_vl":
         full = tuple(range(1, g.vision_layers, max(g.vision_layers // 3, 1)))
@@ -113,6 +139,23 @@ def random_config(family: Family, size: Size = "tiny", *, vocab_size: int = VOCA
     )
 
 
+def _siglip(g: _Geometry, size: Size) -> SiglipConfig:
+    patch = 4 if size == "tiny" else 14
+    side = 7 * patch + 2
+    return SiglipConfig(
+        depth=g.vision_layers,
+        hidden_size=g.vision_width,
+        intermediate_size=g.vision_hidden,
+        num_heads=g.vision_heads,
+        out_hidden_size=g.width,
+        patch_size=patch,
+        image_size=side,
+        feature_layers=(g.vision_layers,),
+        grid_pinpoints=default_pinpoints(side, 3),
+        max_tiles=4,
+    )
+
+
 def write_random_checkpoint(
     folder: str | Path,
     *,
@@ -131,7 +174,7 @@ def write_random_checkpoint(
     config = random_config(family, size, vocab_size=vocab_size)
     params = _noise(config, seed, dtype)
     with new_folder(folder) as fresh:
-        _write_tokenizer(fresh)
+        _write_tokenizer(fresh, family)
         end = _IDS["<|im_end|>"]
         speakable = {*range(0x20, 0x7F), end}
         quiet = [number for number in range(vocab_size) if number not in speakable]
@@ -146,23 +189,29 @@ def _noise(config: ModelConfig, seed: int, dtype: DTypeLike) -> Params:
 
     def leaf(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> np.ndarray:
         *_, owner, name = (key.key for key in path)
+        if name == "newline":
+            return (rng.standard_normal(shape.shape, np.float32) * shape.shape[0] ** -0.5).astype(shape.dtype)
         if len(shape.shape) == 1:
             return np.full(shape.shape, 0 if name == "bias" else 1, shape.dtype)
-        inputs = shape.shape[1] if owner == "embed" else shape.shape[0]
+        inputs = shape.shape[1] if owner in ("embed", "position") else shape.shape[0]
         return (rng.standard_normal(shape.shape, np.float32) * inputs**-0.5).astype(shape.dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, abstract_params(config, dtype))
 
 
-def _write_tokenizer(folder: Path) -> None:
+def _write_tokenizer(folder: Path, family: Family) -> None:
+    spelling = _LLAVA_SPELLING if family == "llava_onevision" else {}
+    named = [(spelling.get(text, text), number, special) for text, number, special in _ADDED]
+    words = [(text, number, special) for text, number, special in named if text is not None]
+    ids = {text: number for text, number, _ in words}
     vocabulary = _byte_characters() | {f"<unused{i}>": i for i in range(256, VOCAB_SIZE)}
-    vocabulary = {text: i for text, i in vocabulary.items() if i not in _IDS.values()} | _IDS
+    vocabulary = {text: i for text, i in vocabulary.items() if i not in ids.values()} | ids
     ordered = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
     tokenizer = tokenizers.Tokenizer(models.BPE(ordered, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text, _, special in _ADDED if special])
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text, _, special in _ADDED if not special])
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text, _, special in words if special])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text, _, special in words if not special])
     tokenizer.save(str(folder / "tokenizer.json"))
     added = {
         str(number): {
@@ -173,13 +222,14 @@ def _write_tokenizer(folder: Path) -> None:
             "single_word": False,
             "special": special,
         }
-        for text, number, special in _ADDED
+        for text, number, special in words
     }
     marks = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
     kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": added, **marks, **kind})
     write_json(folder / "special_tokens_map.json", marks)
-    (folder / "chat_template.jinja").write_text(_CHAT_TEMPLATE, encoding="utf-8")
+    template = _LLAVA_TEMPLATE if family == "llava_onevision" else _CHAT_TEMPLATE
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def _byte_characters() -> dict[str, int]:

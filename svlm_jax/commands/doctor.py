@@ -59,15 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _model(arguments: argparse.Namespace, devices: list[dict[str, Any]]) -> dict[str, Any]:
     from svlm_jax import doctor, memory
     from svlm_jax.cache.window import WindowConfig
+    from svlm_jax.config import SiglipConfig
     from svlm_jax.data.video import smart_resize
     from svlm_jax.streaming.sources import frames_per_chunk
 
     config, lengths = memory.describe(arguments.model, revision=arguments.revision)
     width, height = arguments.size
-    rows, columns = smart_resize(height, width)
-    cell = config.vision.patch_size * config.vision.spatial_merge_size
-    grids = frames_per_chunk(arguments.fps, arguments.chunk) // config.vision.temporal_patch_size
-    lengths = dataclasses.replace(lengths, patches=grids * (rows // cell) * (columns // cell))
+    tower = config.vision
+    rows, columns = (tower.image_size,) * 2 if isinstance(tower, SiglipConfig) else smart_resize(height, width)
+    frames = frames_per_chunk(arguments.fps, arguments.chunk)
+    lengths = dataclasses.replace(lengths, patches=tower.clip_tokens(frames, rows, columns))
     window = WindowConfig(**arguments.window)
     plan = memory.plan(
         config,

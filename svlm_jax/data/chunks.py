@@ -188,15 +188,15 @@ class ChunkBuilder:
         """
         if frames is None:
             height, width = size or (0, 0)
-            row = self._row(previous, spoken, clip_grid(self.model.vision, self.settings, (height, width)), blind=True)
+            row = self._row(previous, spoken, clip_grid(self.model.qwen_vision, self.settings, (height, width)), blind=True)
             return self._sample(row, np.zeros((0, self.settings.frames, 3, height, width), np.uint8))
         if frames.shape[:3] != (len(spoken), self.settings.frames, 3):
             raise DataError(
                 f"frames of shape {frames.shape} for {len(spoken)} turns: expected {self.settings.frames} frames of 3 colours "
                 f"a turn."
             )
-        height, width = frames.shape[3:]
-        return self._sample(self._row(previous, spoken, clip_grid(self.model.vision, self.settings, (height, width))), frames)
+        grid = clip_grid(self.model.qwen_vision, self.settings, frames.shape[3:])
+        return self._sample(self._row(previous, spoken, grid), frames)
 
     def _sample(self, row: "_Row", frames: np.ndarray) -> Sample:
         tokens, labels, offset, advance = row.arrays()
@@ -218,7 +218,7 @@ class ChunkBuilder:
 
     def turns_length(self, previous: str, spoken: Sequence[Turn], size: tuple[int, int], *, blind: bool = False) -> int:
         """Tokens that `build` will make of these turns."""
-        return self._row(previous, spoken, clip_grid(self.model.vision, self.settings, size), blind).length
+        return self._row(previous, spoken, clip_grid(self.model.qwen_vision, self.settings, size), blind).length
 
     def _row(self, previous: str, spoken: Sequence[Turn], grid: Grid, blind: bool = False) -> "_Row":
         row = _Row(self.model.video_token_id if blind else None)

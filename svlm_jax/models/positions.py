@@ -27,7 +27,7 @@ def rope_positions(
 
     Text moves all axes by 1. A block of t x h x w merged cells that starts at position p has its cells at (p + τ, p + row,
     p + column), τ = floor(grid · tokens_per_second · second_per_grid) for the videos of models that count time, else the
-    index of the temporal grid.
+    index of the temporal grid. LLaVA-OneVision numbers visual tokens like words; its grids are neither needed nor looked at.
 
     Args:
       tokens: ids, with every image or video expanded to its pad tokens.
@@ -37,6 +37,8 @@ def rope_positions(
         its larger side ("spatial", what transformers 5 computes; the two differ for long, small videos).
     """
     ids = np.asarray(tokens)
+    if cfg.family == "llava_onevision":
+        return np.broadcast_to(np.arange(len(ids), dtype=np.float32), (3, len(ids)))
     seconds = [1.0] * len(video_grids) if second_per_grid is None else list(second_per_grid)
     if len(seconds) != len(video_grids):
         raise ConfigError(f"second_per_grid has {len(seconds)} values, expected one for each of {len(video_grids)} videos.")
@@ -51,7 +53,7 @@ def rope_positions(
         left = length
         while left:  # blocks without a separator form one run of pads
             grid, step = _next_block(kind, images, videos, cfg)
-            block = _block(grid, step, cfg.vision.spatial_merge_size)
+            block = _block(grid, step, cfg.qwen_vision.spatial_merge_size)
             left -= block.shape[1]
             if left < 0:
                 raise ConfigError(f"{length} {kind} tokens in a row do not hold whole blocks: one of grid {grid} is cut.")
@@ -78,7 +80,7 @@ def _next_block(
         grid, seconds = next(videos)
     except StopIteration:
         raise ConfigError(f"the tokens hold more {kind}s than there are {kind} grids.") from None
-    per_second = cfg.vision.tokens_per_second
+    per_second = cfg.qwen_vision.tokens_per_second
     return grid, 1.0 if per_second is None else per_second * seconds
 
 

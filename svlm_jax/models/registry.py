@@ -1,7 +1,9 @@
 """Which module a model family is built from."""
 
 from svlm_jax.config import Family
-from svlm_jax.models.vlm import Qwen
+from svlm_jax.models.llava_onevision import LlavaOnevision
+from svlm_jax.models.qwen import Qwen
+from svlm_jax.models.vlm import VLM
 
-# Both families share the decoder; the vision tower follows VisionConfig.hidden_act.
-MODULES: dict[Family, type[Qwen]] = {"qwen2_5_vl": Qwen, "qwen2_vl": Qwen}
+# All share the decoder; the vision tower of the Qwen families follows VisionConfig.hidden_act.
+MODULES: dict[Family, type[VLM]] = {"qwen2_5_vl": Qwen, "qwen2_vl": Qwen, "llava_onevision": LlavaOnevision}

@@ -1,4 +1,7 @@
-"""Qwen2-VL and Qwen2.5-VL as one module: a vision tower, a decoder, and how the two meet."""
+"""Vision-language models as one kind of module: a vision half, a decoder, and how the two meet.
+
+A family is a subclass that says how it sees; whatever works on embeddings, positions and caches works with all of them.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,38 +12,23 @@ from jaxtyping import Array, Float, Int, UInt8
 from pallas_kernels.dispatch import Implementation
 from svlm_jax.config import ModelConfig
 from svlm_jax.models.decoder import Decoder, Visibility
-from svlm_jax.models.grid import Grid, patchify
 from svlm_jax.models.kv import KV, Slots
-from svlm_jax.models.vision import VisionTower
 
 
-class Qwen(nnx.Module):
+class VLM(nnx.Module):
     """Pure: methods read parameters and arguments, and return everything that changes. Made by `functional.bind`."""
 
+    cfg: ModelConfig
+    decoder: Decoder
+
     def __init__(self, cfg: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.cfg = cfg
-        self.visual = VisionTower(cfg.vision, dtype=dtype, rngs=rngs)
-        self.decoder = Decoder(cfg.text, dtype=dtype, rngs=rngs)
+        raise NotImplementedError
 
     def see(
         self, frames: UInt8[Array, "B F 3 height width"], *, implementation: Implementation = "auto"
     ) -> Float[Array, "B M D"]:
-        """One clip a stream -> its embeddings, M = t·h·w merged cells in raster order.
-
-        Pixels are normalised and cut into patches on the device. F is a multiple of the temporal patch, height and width
-        are multiples of the merged cell, else ConfigError.
-        """
-        patches, (t, h, w) = patchify(frames, self.cfg.vision)
-        batch = len(frames)
-        # Temporal grids never see each other, so streams are nothing but more of them.
-        merged = self.visual(patches.reshape(-1, patches.shape[-1]), (batch * t, h, w), implementation)
-        return merged.reshape(batch, -1, merged.shape[-1])
-
-    def vision(
-        self, patches: Float[Array, "P values"], grid: Grid, *, implementation: Implementation = "auto"
-    ) -> Float[Array, "M D"]:
-        """Normalised patches of one image or video, in merge order, grid = (t, h, w) static -> embeddings in raster order."""
-        return self.visual(patches, grid, implementation)
+        """One clip a stream -> its embeddings, in the order of its tokens; M = `cfg.vision.clip_tokens(F, height, width)`."""
+        raise NotImplementedError
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Token ids -> embeddings in the parameters' dtype."""

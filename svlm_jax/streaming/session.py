@@ -14,7 +14,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,9 @@ from svlm_jax.streaming.chunk import Chunk
 from svlm_jax.streaming.prompt import MARKER, SYSTEM, Grid, PromptBuilder, pieces
 from svlm_jax.streaming.sampling import Sampling
 from svlm_jax.streaming.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from svlm_jax.streaming.recall import Recall, RecallSettings
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +141,12 @@ class StreamingVLM:
     def stream(self, settings: StreamSettings | None = None, **changes: Any) -> "Session":
         """A new stream, by default as the checkpoint was trained (`defaults`). `changes` are fields of StreamSettings."""
         return Session(self, dataclasses.replace(settings or self.defaults, **changes))
+
+    def recall(self, settings: "RecallSettings | None" = None, **changes: Any) -> "Recall":
+        """A new stream that is watched to be asked about. `changes` are fields of RecallSettings."""
+        from svlm_jax.streaming.recall import Recall, RecallSettings
+
+        return Recall(self, dataclasses.replace(settings or RecallSettings(), **changes))
 
     def watch(self, source: Any, **changes: Any) -> Iterator[Caption]:
         """Captions of a source: a path, URL, webcam number, or an open `Source`. `changes` are fields of StreamSettings."""
@@ -305,7 +314,7 @@ class Session:
     # ------------------------------------------------------------------------------------------- the cache
 
     def _grid(self, frames: np.ndarray) -> Grid:
-        vision = self.vlm.config.vision
+        vision = self.vlm.config.qwen_vision
         cell = vision.patch_size * vision.spatial_merge_size
         count, _, height, width = frames.shape
         if count % vision.temporal_patch_size or height % cell or width % cell:

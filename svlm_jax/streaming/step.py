@@ -30,7 +30,7 @@ from svlm_jax.config import ModelConfig
 from svlm_jax.errors import ConfigError
 from svlm_jax.functional import Params
 from svlm_jax.models.kv import KV
-from svlm_jax.models.vlm import Qwen
+from svlm_jax.models.vlm import VLM
 from svlm_jax.streaming.sampling import Sampling, pick
 
 
@@ -126,7 +126,7 @@ def init_state(
 
 
 def _run(
-    module: Qwen, config: StepConfig, slots: Slots, cache: KV, new: Tokens, x: Array, slot: Array, position: Array
+    module: VLM, config: StepConfig, slots: Slots, cache: KV, new: Tokens, x: Array, slot: Array, position: Array
 ) -> tuple[Slots, KV, Array]:
     """Runs new tokens (B, T) through the decoder: metadata and K/V go to `slot`. Returns slots, cache and hidden (B, T, D)."""
     slots, order = jax.vmap(ring.append)(slots, slot, new, position)
@@ -135,7 +135,7 @@ def _run(
     return slots, written, hidden
 
 
-def _workspace(module: Qwen, state: StreamState) -> tuple[KV, Float[Array, "B"]]:
+def _workspace(module: VLM, state: StreamState) -> tuple[KV, Float[Array, "B"]]:
     """K/V with the kept keys rotated to the positions now in force, and the next free position."""
     kept, begin = jax.vmap(positions.kept_positions)(state.slots, state.window, state.native_next)
     return KV(state.keys, state.values, module.rotate(state.keys, kept)), begin
@@ -264,7 +264,7 @@ def _going(p: Progress, config: StepConfig) -> Bool[Array, "B"]:
     return (p.out.count < config.sampling.max_new_tokens) & ~jnp.isin(last, jnp.asarray(config.turns.stop))
 
 
-def _one_token(module: Qwen, p: Progress, config: StepConfig) -> Progress:
+def _one_token(module: VLM, p: Progress, config: StepConfig) -> Progress:
     """Runs the last picked token of every stream and picks the next; a stream that is done waits for the others."""
     going, n, state = _going(p, config), p.out.count, p.state
     token = jnp.take_along_axis(p.out.token, n[:, None] - 1, 1)

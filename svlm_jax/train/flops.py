@@ -36,7 +36,7 @@ def peak(device: jax.Device) -> float | None:
 def count(config: ModelConfig, partition: Partition, batch: Batch) -> float:
     """Operations of one micro-batch of these shapes, over all devices. The head counts for all tokens."""
     rows, tokens = batch.tokens.shape
-    text, vision = config.text, config.vision
+    text, vision = config.text, config.qwen_vision
     flat = abstract_flat(config)
     matrices = {path: math.prod(leaf.shape) for path, leaf in flat.items() if path.endswith("weight") and len(leaf.shape) > 1}
     decoder = sum(n for path, n in matrices.items() if path.startswith(tree.LAYERS)) - 2 * text.num_layers * text.hidden_size
@@ -59,5 +59,5 @@ def count(config: ModelConfig, partition: Partition, batch: Batch) -> float:
 
 def _full_share(config: ModelConfig) -> int:
     """Blocks of the tower that attend to whole pictures; windows are too small to count."""
-    vision = config.vision
+    vision = config.qwen_vision
     return len(vision.fullatt_block_indexes) if vision.window_size else vision.depth

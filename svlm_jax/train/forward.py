@@ -91,7 +91,7 @@ def _see(config: ModelConfig, compute: Compute, tower: Flat, clips: jax.Array, l
     """uint8 clips (n, F, 3, height, width) -> their embeddings (n, M, D)."""
 
     def see(clips: jax.Array, tower: Flat) -> jax.Array:
-        patches, (t, h, w) = patchify(clips, config.vision)
+        patches, (t, h, w) = patchify(clips, config.qwen_vision)
         module = functional.bind_tower(config, tree.nest(tower, tree.TOWER))
         merged = module(patches.reshape(-1, patches.shape[-1]), (len(clips) * t, h, w), compute.attention)
         return merged.reshape(len(clips), -1, merged.shape[-1])

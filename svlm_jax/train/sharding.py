@@ -131,7 +131,8 @@ def shardings(params: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]
 
 
 def check_model(config: ModelConfig, mesh: Mesh) -> None:
-    """ConfigError when the mesh would cut through attention heads."""
+    """ConfigError for a family that cannot be trained, and when the mesh would cut through attention heads."""
+    _ = config.qwen_vision  # no other tower has a pass for training
     for name in ("num_heads", "num_kv_heads"):
         heads = getattr(config.text, name)
         if heads % mesh.shape["tensor"]:

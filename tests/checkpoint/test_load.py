@@ -20,7 +20,7 @@ from svlm_jax.errors import CheckpointError
 from svlm_jax.functional import abstract_params
 from tests import checkpoints
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl")
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "llava_onevision")
 
 
 @pytest.fixture
@@ -78,6 +78,36 @@ def test_newer_key_names(folder):
 
     rewrite(folder, newer)
     assert same(hf.load(folder).params, expected)
+
+
+# Of transformers 4.45, of 4.52 and later, and what transformers 5 writes.
+@pytest.mark.parametrize(
+    "spell",
+    [
+        {},
+        {
+            "language_model.lm_head.": "lm_head.",
+            "language_model.model.": "model.language_model.",
+            "vision_tower.": "model.vision_tower.",
+            "multi_modal_projector.": "model.multi_modal_projector.",
+            "image_newline": "model.image_newline",
+        },
+        {"vision_tower.vision_model.": "vision_tower."},
+        {"vision_tower.vision_model.": "model.vision_tower."},
+    ],
+)
+def test_key_names_of_llava(tmp_path, spell):
+    folder = Path(shutil.copytree(checkpoints.tiny("llava_onevision"), tmp_path / "model"))
+    stored = load_file(folder / "model.safetensors")
+    assert "language_model.model.layers.1.self_attn.q_proj.weight" in stored
+    assert "vision_tower.vision_model.encoder.layers.1.self_attn.out_proj.bias" in stored
+    assert "image_newline" in stored
+
+    def respell(name):
+        return next((new + name[len(old) :] for old, new in spell.items() if name.startswith(old)), name)
+
+    rewrite(folder, lambda tensors: {respell(name): value for name, value in tensors.items()})
+    assert same(hf.load(folder).params, hf.load(checkpoints.tiny("llava_onevision")).params)
 
 
 def test_several_shards(tmp_path):

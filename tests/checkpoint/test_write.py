@@ -17,7 +17,7 @@ from svlm_jax.checkpoint.tokenizer import Tokenizer
 from svlm_jax.errors import CheckpointError, ConfigError
 from tests import checkpoints
 from tests.checkpoint.test_load import FAMILIES, same
-from tests.models import oracle
+from tests.models import llava_oracle, oracle
 
 
 def noisy(params, seed=1):
@@ -27,7 +27,7 @@ def noisy(params, seed=1):
     return jax.tree.unflatten(structure, [x + jnp.asarray(0.1 * rng.standard_normal(x.shape), x.dtype) for x in leaves])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_transformers_loads_an_export_with_equal_logits(tmp_path, family, tied):
     pytest.importorskip("torch")
@@ -48,6 +48,41 @@ def test_transformers_loads_an_export_with_equal_logits(tmp_path, family, tied):
     assert again.config == config
     assert same(again.params, params)
     assert again.tokenizer.encode("Time 1s") == checkpoint.tokenizer.encode("Time 1s")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_transformers_loads_an_exported_llava_with_equal_logits(tmp_path, tied):
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    checkpoint = hf.load(checkpoints.tiny("llava_onevision"))
+    config, params = checkpoint.config, noisy(checkpoint.params)
+    if tied:
+        config = dataclasses.replace(config, text=dataclasses.replace(config.text, tie_word_embeddings=True))
+        params["decoder"] = {name: part for name, part in params["decoder"].items() if name != "head"}
+    export(tmp_path / "export", config, params, tokenizer_from=checkpoint.folder)
+    model, report = transformers.AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "export", dtype="float32", output_loading_info=True
+    )
+    assert not any(report.get(kind) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+    case = (3, (40, 75), 6, (2, 30, 30), 5)
+    expected = llava_oracle.expected_logits(model.eval(), config, case)
+    assert np.abs(llava_oracle.our_logits(config, params, case) - expected).max() <= 1e-4
+    again = hf.load(tmp_path / "export")
+    assert again.config == config
+    assert same(again.params, params)
+
+
+def test_llavas_tokenizer_and_template():
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(checkpoints.tiny("llava_onevision"))
+    content = [{"type": "text", "text": "hi"}, {"type": "video"}, {"type": "image"}]
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "ho"}]
+    shown = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert shown == "<|im_start|>user <image><video>\nhi<|im_end|><|im_start|>assistant \nho<|im_end|><|im_start|>assistant\n"
+    ours = hf.load(checkpoints.tiny("llava_onevision"))
+    assert ours.tokenizer.encode(shown) == theirs(shown)["input_ids"]
+    assert ours.tokenizer.encode("<image><video>") == [ours.config.image_token_id, ours.config.video_token_id]
+    assert len(ours.tokenizer.encode("<|vision_start|>")) > 1, "LLaVA has no such mark"
 
 
 def test_transformers_reads_the_tokenizer_alike():

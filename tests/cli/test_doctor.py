@@ -34,6 +34,9 @@ def test_machine(capsys):
         ("qwen2.5-vl-72b", 73_410_777_344),
         ("qwen2-vl-2b", 2_208_985_600),
         ("qwen2-vl-7b", 8_291_375_616),
+        # What transformers counts in a model of that config.json.
+        ("llava-onevision-qwen2-0.5b-ov", 893_675_552),
+        ("llava-onevision-qwen2-7b-ov", 8_030_807_584),
     ],
 )
 def test_presets_have_the_published_parameter_counts(name, parameters):
@@ -41,7 +44,7 @@ def test_presets_have_the_published_parameter_counts(name, parameters):
 
 
 def test_every_preset_is_tested():
-    assert len(PRESETS) == 6
+    assert len(PRESETS) == 8
 
 
 def test_seven_billion_at_720p(capsys):
@@ -103,3 +106,11 @@ def test_questions_that_cannot_be_answered(argv, words, capsys):
     assert complaint.startswith("svlm: ")
     assert complaint.count("\n") == 1
     assert all(word in complaint for word in words), complaint
+
+
+def test_llava_sees_tiles_of_one_size(capsys):
+    model = report(capsys, "--model", "llava-onevision-qwen2-7b-ov", "--size", "1920x1080", "--device-memory", "24")["model"]
+    assert (model["frame_size"], model["tokens_per_chunk"]) == ([384, 384], 2 * 196)
+    assert model["memory"]["slots_by_role"]["vision"] == 16 * 2 * 196
+    assert model["memory"]["parameters_bytes"] == 2 * 8_030_807_584
+    assert model["memory"]["fits"] is True

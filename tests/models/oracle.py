@@ -107,7 +107,14 @@ def build(family: str, *, tied: bool = False, seed: int = 0) -> Any:
         vision_end_token_id=VISION_END,
         tie_word_embeddings=tied,
     )
-    model = getattr(transformers, f"{names[family]}ForConditionalGeneration")(config).eval().float()
+    return randomise(getattr(transformers, f"{names[family]}ForConditionalGeneration")(config), seed)
+
+
+def randomise(model: Any, seed: int) -> Any:
+    """The model in float32, with every parameter random."""
+    import torch
+
+    model = model.eval().float()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

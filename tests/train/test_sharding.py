@@ -76,6 +76,11 @@ def test_released_models_divide_on_meshes_of_many_machines(name: str, sizes: tup
     assert held <= 1.02 * sum(np.prod(leaf.shape) for leaf in shapes.values()) / sizes[1]
 
 
+def test_other_families_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"Qwen2-VL and Qwen2\.5-VL alone.*llava_onevision"):
+        sharding.check_model(preset("llava-onevision-qwen2-7b-ov"), sharding.make_mesh(MeshConfig(1, 8, 1)))
+
+
 def test_adapters_lie_like_their_weight() -> None:
     path = "decoder.layers.attn.o.weight"
     assert sharding.spec(path + tree.DOWN) == P(None, "tensor", None)
