@@ -8,7 +8,7 @@ import time
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers with what the server's `reply(request)` gives: a text, an HTTP status, or seconds of silence."""
+    """Answers with what the server's `reply(request)` gives: a text, an HTTP status (with a body), or seconds of silence."""
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -18,10 +18,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if isinstance(reply, float):
             time.sleep(reply)
             return
-        status, body = (reply, b"{}") if isinstance(reply, int) else (200, self._completion(reply))
+        status, body = (200, self._completion(reply)) if isinstance(reply, str) else (reply, b"{}")
+        if isinstance(reply, tuple):
+            status, body = reply
         with contextlib.suppress(ConnectionError):
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            for name, value in self.server.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
@@ -35,9 +39,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving():
-    """A server with `requests`, (path, authorization, body) each, and `replies`, given one after the other, or `reply`."""
+    """A server with `requests`, (path, authorization, body) each, `headers`, and `replies`, one after the other, or `reply`."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.requests, server.replies, server.lock = [], [], threading.Lock()
+        server.requests, server.replies, server.headers, server.lock = [], [], {}, threading.Lock()
         server.reply = lambda request: server.replies.pop(0)
         server.url = f"http://127.0.0.1:{server.server_port}/v1/"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

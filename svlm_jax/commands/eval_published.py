@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from svlm_jax.eval.benchmark import Benchmark
     from svlm_jax.eval.judge import Judge
+    from svlm_jax.eval.recaller import Recaller
     from svlm_jax.eval.runner import Run
     from svlm_jax.eval.watcher import Watcher
 
@@ -28,6 +29,7 @@ NAMES = {
     "video-mme": "Video-MME: short, medium and long videos",
     "mvbench": "MVBench: twenty tasks on short videos",
 }
+RECALL = ("full", "window", "fifo", "top-k", "last-frames", "vsb", "vsb+par")
 DESCRIPTION = """\
 Measure a model on a published benchmark, whose files are read as they are. Nothing at or after the moment of a question is
 shown. Every row goes into a folder of its own, an answer a line, and a run that was stopped goes on where it stopped.
@@ -64,6 +66,8 @@ def _model(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of weights and cache (auto)")
     group.add_argument("--window", type=window, default={}, metavar="PARTS", help="as in `svlm watch` (as trained)")
     group.add_argument("--memory", choices=("stream", "full", "hard-reset", "recompute"), help="as in `svlm watch` (stream)")
+    group.add_argument("--recall", choices=RECALL, help="answer from a memory of fixed size, as `svlm ask --memory` does")
+    group.add_argument("--budget", type=number(int, least=1), default=12_000, metavar="TOKENS", help="of that memory (12000)")
     group.add_argument("--seed", type=number(int, least=0), default=42, help="of what is said between the questions (42)")
 
 
@@ -96,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     judge = _open_judge(arguments, benchmark)
     if arguments.model is None and judge is None:
         raise ConfigError("neither --model nor --judge: expected a model to measure, or a judge for results that are there")
-    watcher = _watcher(arguments) if arguments.model is not None else None
+    watcher = None if arguments.model is None else _model_of(arguments, benchmark)
     planned = _run(arguments, benchmark, watcher)
     console, reports = Console(highlight=False), []
     for row in arguments.rows or benchmark.rows:
@@ -113,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _run(arguments: argparse.Namespace, benchmark: "Benchmark", watcher: "Watcher | None") -> "Run":
+def _run(arguments: argparse.Namespace, benchmark: "Benchmark", watcher: "Watcher | Recaller | None") -> "Run":
     import dataclasses
 
     from svlm_jax.checkpoint.streaming_block import pixel_bounds
@@ -150,6 +154,22 @@ def _watcher(arguments: argparse.Namespace) -> "Watcher":
     kept = dataclasses.replace(vlm.defaults.window, **arguments.window, **memory)
     settings = dataclasses.replace(vlm.defaults, window=kept, seed=arguments.seed)
     return Watcher(vlm, settings, revision=arguments.revision)
+
+
+def _model_of(arguments: argparse.Namespace, benchmark: "Benchmark") -> "Watcher | Recaller":
+    """The model with the memory that was asked for; what cannot be measured with it is said before it is loaded."""
+    from svlm_jax.errors import ConfigError
+
+    if arguments.recall is None:
+        return _watcher(arguments)
+    if benchmark.judging == "pair":
+        raise ConfigError(f"--recall {arguments.recall}: {benchmark.name} is commentary; expected a benchmark of questions")
+    from svlm_jax.cache.memory import MemoryConfig
+    from svlm_jax.eval.recaller import Recaller
+
+    memory = MemoryConfig(policy=arguments.recall, budget=arguments.budget)
+    longest = arguments.max_new_tokens or benchmark.protocol.max_new_tokens
+    return Recaller(_watcher(arguments), memory, max_new_tokens=longest)
 
 
 def _open_judge(arguments: argparse.Namespace, benchmark: "Benchmark") -> "Judge | None":

@@ -27,7 +27,7 @@ class Watcher:
         settings = settings or vlm.defaults
         self.name, self.revision = vlm.name, revision
         self.generation_config = vlm.checkpoint.generation_config
-        self._vlm, self._settings = vlm, dataclasses.replace(settings, room=max(settings.room, ROOM))
+        self.vlm, self._settings = vlm, dataclasses.replace(settings, room=max(settings.room, ROOM))
         self._session: Session | None = None
         self._pending: Chunk | None = None
         self._said = ""
@@ -45,7 +45,7 @@ class Watcher:
         if view.once:  # a cache for the one chunk, whatever its length
             window = dataclasses.replace(settings.window, vision=view.seconds, text=view.seconds, memory="stream")
             settings = dataclasses.replace(settings, window=window, query=view.query, duration=None)
-        self._session, self._pending, self._said = self._vlm.stream(settings), None, ""
+        self._session, self._pending, self._said = self.vlm.stream(settings), None, ""
 
     def feed(self, chunk: Chunk) -> None:
         self._speak()
@@ -74,7 +74,7 @@ class Watcher:
         settings = self._settings.to_json()
         for name in ("fps", "chunk_seconds", "previous_text", "keep_logits", "split_timing"):
             del settings[name]
-        return {"model": self.name, "revision": self.revision, "dtype": str(self._vlm.dtype), "settings": settings}
+        return {"model": self.name, "revision": self.revision, "dtype": str(self.vlm.dtype), "settings": settings}
 
     def _speak(self) -> None:
         if self._pending is not None:
