@@ -87,10 +87,10 @@ class Preemption:
         if jax.process_count() == 1:
             signal.signal(signal.SIGTERM, self._before)
 
-    def at(self, step: int) -> bool:
-        """The same answer in every process; to be asked once after every step."""
+    def at(self, count: int) -> bool:
+        """The same answer in every process; to be asked after every micro-batch, by the number of all so far."""
         if jax.process_count() > 1:
-            return bool(multihost_utils.reached_preemption_sync_point(step))
+            return bool(multihost_utils.reached_preemption_sync_point(count))
         return self._asked
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
@@ -129,23 +129,30 @@ class Loop:
         Raises DataError when the samples of many steps in a row cannot be read.
         """
         done, empty = int(state.step), 0
+        saved = done
         outcome: Outcome = "finished"
         with Preemption() as preemption:
             while done < self.config.steps and outcome == "finished":
-                state, record = self._one(state, frozen)
-                done += 1
-                # The same in every process, so that all of them end here.
-                empty = 0 if record["tokens"] else empty + 1
-                if empty == EMPTY:
-                    raise self._nothing_to_learn()
-                last = done == self.config.steps
-                if self._evaluation is not None and (last or _due(done, self.config.eval_every)):
-                    record |= self.evaluate(state, frozen)
-                self.reports.write(done, self.config.steps, record)
-                if preemption.at(done) and not last:
+                where = self.data.state()
+                state, record = self._one(state, frozen, done, preemption)
+                last = False
+                if record is None:
                     outcome = "preempted"
-                if last or outcome == "preempted" or _due(done, self.config.save_every):
-                    self.checkpoints.save(done, state, self.data.state())
+                else:
+                    done, where = done + 1, self.data.state()
+                    # The same in every process, so that all of them end here.
+                    empty = 0 if record["tokens"] else empty + 1
+                    if empty == EMPTY:
+                        raise self._nothing_to_learn()
+                    last = done == self.config.steps
+                    if self._evaluation is not None and (last or _due(done, self.config.eval_every)):
+                        record |= self.evaluate(state, frozen)
+                    self.reports.write(done, self.config.steps, record)
+                    if preemption.at(done * self.config.accumulate) and not last:
+                        outcome = "preempted"
+                if done > saved and (last or outcome == "preempted" or _due(done, self.config.save_every)):
+                    self.checkpoints.save(done, state, where)
+                    saved = done
         self.checkpoints.wait()
         return state, outcome
 
@@ -163,10 +170,14 @@ class Loop:
         loss, tokens, correct = (float(value) for value in totals)
         return {"eval_loss": loss / max(tokens, 1), "eval_accuracy": correct / max(tokens, 1)}
 
-    def _one(self, state: TrainState, frozen: Flat) -> tuple[TrainState, Record]:
+    def _one(self, state: TrainState, frozen: Flat, done: int, preemption: Preemption) -> tuple[TrainState, Record | None]:
+        """The step after `done`; (the state as it was, None) when the machine is wanted back in the middle.
+
+        A published step takes minutes, longer than schedulers wait; what it has added up is dropped.
+        """
         begin, waited, tokens, flops = time.perf_counter(), 0.0, 0, 0.0
         sums = self.step.zeros()
-        for batch, wait in self._batches():
+        for number, (batch, wait) in enumerate(self._batches(), 1):
             before = sums.totals
             sums = self.step.accumulate(state, frozen, sums, batch)
             # At most two micro-batches are under way, so that their frames do not pile up on the devices.
@@ -174,6 +185,8 @@ class Loop:
             waited += wait
             tokens += batch.tokens.size
             flops += self._flops(batch) if self._flops else 0.0
+            if number < self.config.accumulate and preemption.at(done * self.config.accumulate + number):
+                return state, None
         rate = float(self._rate(int(state.step)))
         state, metrics = self.step.apply(state, sums)
         record = {name: float(value) for name, value in metrics.items()}

@@ -123,16 +123,20 @@ def test_killed_run_repeats_at_most_one_interval(whole, single: Runner, tmp_path
     assert _losses(records) == _losses(whole[1])
 
 
-def test_sigterm_saves_and_leaves(whole, single: Runner, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("at", "done"), [(2, 1), (3, 2)])
+def test_sigterm_saves_and_leaves(whole, single: Runner, tmp_path: Path, at: int, done: int) -> None:
+    """Step 2 is micro-batches 2 and 3: after the first of them it is dropped, after the second it is done."""
+
     class Terminated(Stream):
         def __next__(self):
-            if self.position == 2:
+            if self.position == at:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().__next__()
 
     outcome, records = single.run(tmp_path, stream=Terminated(CONFIG))
     assert outcome == "preempted"
-    assert len(records) == 2
+    assert len(records) == done
+    assert [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()] == [done]
     outcome, records = single.run(tmp_path)
     assert outcome == "finished"
     assert _losses(records) == _losses(whole[1])
