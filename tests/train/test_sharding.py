@@ -101,6 +101,11 @@ def test_mesh_that_does_not_fit(config: dict[str, int], message: str) -> None:
         sharding.make_mesh(MeshConfig(**config))
 
 
+def test_models_that_are_only_watched_with_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"works with Qwen2-VL and Qwen2.5-VL alone, but the model is a llava_onevision"):
+        sharding.check_model(preset("llava-onevision-qwen2-7b-ov"), sharding.make_mesh(MeshConfig()))
+
+
 def test_what_does_not_divide_is_an_error() -> None:
     mesh = sharding.make_mesh(MeshConfig(tensor=8, fsdp=1))
     with pytest.raises(ConfigError, match="tensor has 8 devices, expected a divisor of num_heads 2 of the model"):
