@@ -13,11 +13,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from svlm_jax.cache.memory import MemoryConfig as MemoryConfig
     from svlm_jax.cache.window import WindowConfig as WindowConfig
     from svlm_jax.config import ModelConfig as ModelConfig
     from svlm_jax.errors import SvlmError as SvlmError
     from svlm_jax.streaming.caption import Caption as Caption
     from svlm_jax.streaming.caption import Timing as Timing
+    from svlm_jax.streaming.dialogue import Answer as Answer
+    from svlm_jax.streaming.recall import Recall as Recall
+    from svlm_jax.streaming.recall import RecallSettings as RecallSettings
     from svlm_jax.streaming.sampling import Sampling as Sampling
     from svlm_jax.streaming.session import Session as Session
     from svlm_jax.streaming.session import StreamingVLM as StreamingVLM
@@ -28,9 +32,13 @@ if TYPE_CHECKING:
     from svlm_jax.streaming.step import step as step
 
 _HOME = {
+    "Answer": "streaming.dialogue",
     "Caption": "streaming.caption",
     "FrameSource": "streaming.sources",
+    "MemoryConfig": "cache.memory",
     "ModelConfig": "config",
+    "Recall": "streaming.recall",
+    "RecallSettings": "streaming.recall",
     "Sampling": "streaming.sampling",
     "Session": "streaming.session",
     "StepConfig": "streaming.step",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from svlm_jax.commands.ask import add_questions, questions_beside
 from svlm_jax.commands.progress import loading
 from svlm_jax.commands.values import number, window
 from svlm_jax.interrupt import Stoppable
@@ -29,6 +30,7 @@ examples:
   svlm watch rtsp://user:secret@camera/stream --model ./my-model --jsonl log.jsonl --no-live
   svlm watch match.mp4 --model ./my-model --realtime --behind merge     as if it were live
   svlm watch match.mp4 --model ./my-model --window vision=8,text=16     8 s of pictures, 16 s of words in place
+  svlm watch match.mp4 --model ./my-model --ask "00:42 Who scored first?"  asked beside the captions
   svlm watch match.mp4 --model ./my-model --duration 60 --save-state here && \\
   svlm watch match.mp4 --model ./my-model --resume here                 stop, and go on later
 
@@ -54,6 +56,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     _memory(parser.add_argument_group("memory"))
     _speech(parser.add_argument_group("speech"))
     _output(parser.add_argument_group("output"))
+    add_questions(parser.add_argument_group("questions"))
     return parser
 
 
@@ -195,11 +198,16 @@ def follow(arguments: argparse.Namespace) -> tuple[float, float]:
         sink = stack.enter_context(_sinks(arguments, session, source))
         if arguments.save_state:
             stack.callback(_save, session, arguments.save_state)
+        asked = questions_beside(arguments, session)
         begin, first = time.perf_counter(), None
         for chunk in chunks:
             sink.write(session.feed(chunk), chunk.frames)
+            if asked is not None:
+                asked.feed(chunk)
             if first is None:
                 begin, first = time.perf_counter(), session.position
+        if asked is not None and not chunks.interrupted:
+            asked.finish()
     if chunks.interrupted:
         raise chunks.interrupted
     return session.position - (first or 0.0), time.perf_counter() - begin

@@ -1,0 +1,157 @@
+"""What remembering and asking cost, from one configuration: does a question wait longer after a longer stream?
+
+    python -m benchmarks.recall_cost [--size small] [--frames 10000] [--out benchmarks/results/recall_cost_cpu.json]
+
+A random model watches noise of 196 x 196 pixels, 49 tokens for two frames, in clips of 32 frames:
+
+    first token   ms from a question to the scores of its answer's first token, the cache ready, after 16 ... 10,000 frames;
+                  frames a second; bytes of the state after each
+    retrieval     the same, and ms a word of the answer, with 40 % of 12,000 tokens read and with all of them
+    compression   ms of a clip at 12,000 tokens with Vision Sink Bucketing, and with the newest tokens kept instead
+
+All times are medians. Exit status 1 when the first token takes more than 1.1 times as long after the last frame as after
+the memory has filled, when the state's bytes change, when a question that reads 40 % costs 60 % or more of one that reads
+everything, or when bucketing takes 2 % or more of a clip.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from svlm_jax.cache.memory import MemoryConfig, memory_bytes
+from svlm_jax.checkpoint.random import write_random_checkpoint
+from svlm_jax.machine import describe
+from svlm_jax.streaming import recall as recalling
+from svlm_jax.streaming.chunk import Chunk
+from svlm_jax.streaming.recall import Recall
+from svlm_jax.streaming.session import StreamingVLM
+
+SIDE, CLIP, RUNS = 196, 32, 7
+MARKS = (16, 64, 256, 512, 1024, 4096, 10_000)
+QUESTION = "Who was the first to cross the bridge, and what did they carry in their hands?"
+
+
+def median_ms(work: Callable[..., Any], *arguments: Any, **options: Any) -> float:
+    """Milliseconds, after one run that compiles."""
+    jax.block_until_ready(work(*arguments, **options))
+    times = []
+    for _ in range(RUNS):
+        begin = time.perf_counter()
+        jax.block_until_ready(work(*arguments, **options))
+        times.append(1e3 * (time.perf_counter() - begin))
+    return round(statistics.median(times), 3)
+
+
+def feed(stream: Recall, frames: int) -> None:
+    """So many more frames of noise that never repeats, a clip at a time."""
+    rng = np.random.default_rng(int(stream.position))
+    while frames:
+        count = min(frames, CLIP - len(stream._pending))
+        pixels = rng.integers(0, 256, (count, 3, SIDE, SIDE), np.uint8)
+        stream.feed(Chunk(pixels, stream.position, stream.position + count / stream.settings.fps))
+        frames -= count
+
+
+def first_token(vlm: StreamingVLM, frames: int) -> dict[str, Any]:
+    """The stream grows; the memory, and the wait for an answer, must not."""
+    feed(vlm.recall(memory=MemoryConfig(budget=3072)), CLIP)  # compiles
+    stream, rows, seen, spent = vlm.recall(memory=MemoryConfig(budget=3072)), [], 0, 0.0
+    for mark in (m for m in MARKS if m <= frames):
+        begin = time.perf_counter()
+        feed(stream, mark - seen)
+        jax.block_until_ready(stream.state)
+        spent, seen = spent + time.perf_counter() - begin, mark
+        row = {"frames": mark, "first_token_ms": median_ms(stream.reading, QUESTION)}
+        rows.append(row | {"frames_per_second": round(seen / spent, 1), "state_bytes": memory_bytes(stream.state)})
+        sys.stderr.write(f"{row}\n")
+    full = [row for row in rows if row["frames"] * 49 // 2 >= 3072]
+    ratio = round(full[-1]["first_token_ms"] / full[0]["first_token_ms"], 4) if full else None
+    return {
+        "budget": 3072,
+        "rows": rows,
+        "ratio_last_to_first_full": ratio,
+        "state_bytes": sorted({r["state_bytes"] for r in rows}),
+    }
+
+
+def filled(vlm: StreamingVLM, policy: str) -> Recall:
+    """A memory of 12,000 tokens that is full."""
+    stream = vlm.recall(memory=MemoryConfig(policy=policy), max_new_tokens=32)
+    feed(stream, CLIP * -(-12_000 // (CLIP * 49 // 2)))
+    return stream
+
+
+def retrieval(stream: Recall) -> dict[str, Any]:
+    found = {}
+    for name, share in (("forty_per_cent", 0.4), ("everything", 1.0)):
+        memory = dataclasses.replace(stream.config.memory, retrieve=share)
+        if share == 1.0:
+            memory = dataclasses.replace(memory, policy="vsb")  # no pages: the memory is read where it is
+        config = dataclasses.replace(stream.config, memory=memory)
+        question = recalling._padded(stream.dialogue.turn(QUESTION, None, None), None)
+        asked = stream.vlm.params, stream.state, question
+        reading = recalling._read(*asked, config=config)
+        reply = stream.vlm.params, reading, jax.random.key_data(jax.random.key(0, impl="threefry2x32"))[None]
+        count = int(recalling._reply(*reply, config=config)[1][0])
+        first = median_ms(recalling._read, *asked, config=config)
+        words = median_ms(recalling._reply, *reply, config=config)
+        found[name] = {"first_token_ms": first, "word_ms": round(words / max(count - 1, 1), 3), "words": count}
+    for kind in ("first_token_ms", "word_ms"):
+        found[f"ratio_{kind}"] = round(found["forty_per_cent"][kind] / found["everything"][kind], 4)
+    return found
+
+
+def compression(bucketed: Recall, newest: Recall) -> dict[str, Any]:
+    """A clip into a full memory, read aside so that the memory stays."""
+    times = {}
+    for name, stream in (("vsb+par", bucketed), ("fifo", newest)):
+        rng = np.random.default_rng(0)
+        stream._pending = [(stream.position, frame) for frame in rng.integers(0, 256, (CLIP, 3, SIDE, SIDE), np.uint8)]
+        clip, stream._pending = stream._clip(), []
+        times[name] = median_ms(recalling._watch_aside, stream.vlm.params, stream.state, clip, config=stream.config)
+    share = round((times["vsb+par"] - times["fifo"]) / times["fifo"], 4)
+    return {"clip_ms": times, "share_of_a_clip": share}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=("tiny", "small", "medium"), default="small")
+    parser.add_argument("--frames", type=int, default=10_000)
+    parser.add_argument("--out", type=pathlib.Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write_random_checkpoint(pathlib.Path(folder) / "model", size=arguments.size)
+        vlm = StreamingVLM.from_pretrained(pathlib.Path(folder) / "model", dtype="float32")
+    result: dict[str, Any] = {
+        "what": f"Questions to a memory, random Qwen2.5-VL ({arguments.size}), float32, {SIDE} x {SIDE} pixels",
+        "command": f"python -m benchmarks.recall_cost --size {arguments.size} --frames {arguments.frames}",
+        "machine": describe(),
+    }
+
+    def note(name: str, found: dict[str, Any]) -> None:
+        result[name] = found
+        sys.stderr.write(json.dumps({name: found}, indent=1) + "\n")
+        if arguments.out:
+            arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+    bucketed = filled(vlm, "vsb+par")
+    note("retrieval", retrieval(bucketed))
+    note("compression", compression(bucketed, filled(vlm, "fifo")))
+    note("first_token", first_token(vlm, arguments.frames))
+    flat = (result["first_token"]["ratio_last_to_first_full"] or 9) <= 1.1 and len(result["first_token"]["state_bytes"]) == 1
+    cheap = result["retrieval"]["ratio_first_token_ms"] < 0.6 and result["compression"]["share_of_a_clip"] < 0.02
+    return 0 if flat and cheap else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

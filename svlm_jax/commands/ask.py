@@ -1,0 +1,204 @@
+"""`svlm ask`: questions about a video stream, answered from a memory of fixed size; and the same beside `svlm watch`."""
+
+import argparse
+import dataclasses
+import json
+import queue
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from svlm_jax.commands.progress import loading
+from svlm_jax.commands.values import number
+
+if TYPE_CHECKING:
+    from svlm_jax.streaming.chunk import Chunk
+    from svlm_jax.streaming.dialogue import Answer
+    from svlm_jax.streaming.recall import Recall, RecallSettings
+    from svlm_jax.streaming.session import Session
+
+EXAMPLES = """\
+examples:
+  svlm ask match.mp4 "Who scored first?" --model ./my-model                    asked when the video ends
+  svlm ask match.mp4 "00:42 Who has the ball?" "1:30:00 And now?" --model ./my-model
+  svlm ask match.mp4 "Which team won?" --choice red --choice blue --model ./my-model
+  svlm ask match.mp4 "Who scored first?" --memory last-frames --model ./my-model     nothing but the last 4 frames
+
+A question that begins with a time is asked at that time and reads what was seen before it."""
+
+TYPED = "-"  # --ask - reads questions from the keyboard
+POLICIES = ("full", "window", "fifo", "top-k", "last-frames", "vsb", "vsb+par")
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "ask",
+        help="ask about a video file, URL, webcam or RTSP stream, however long it is",
+        description="Watch a video stream into a memory of fixed size and answer questions from it.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="a video file, an http(s):// or rtsp:// address, or a webcam number")
+    parser.add_argument("questions", nargs="+", metavar="QUESTION", help='text, or a time and text: "00:42 Who scored first?"')
+    parser.add_argument("--choice", action="append", metavar="TEXT", help="an option to choose from; repeat it for each")
+    parser.add_argument("--jsonl", metavar="FILE", help="one JSON object an answer")
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", required=True, metavar="FOLDER_OR_HUB_ID", help="a Hugging Face checkpoint")
+    model.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id (default: its main branch)")
+    model.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of weights and memory (auto)")
+    model.add_argument("--system", metavar="TEXT", help="system prompt")
+    model.add_argument("--max-new-tokens", type=number(int, least=1), default=64, metavar="N", help="of an answer (64)")
+    video = parser.add_argument_group("video")
+    video.add_argument("--fps", type=number(float, above=0), default=0.5, help="frames per second that the model sees (0.5)")
+    video.add_argument("--duration", type=number(float, above=0), metavar="SECONDS", help="how much to watch (all)")
+    video.add_argument("--max-pixels", type=number(int, least=784), metavar="N", help="pixels of a frame at most (602112)")
+    memory = parser.add_argument_group("memory")
+    memory.add_argument(
+        "--memory",
+        choices=POLICIES,
+        default="vsb+par",
+        help="what is kept and read: LiveVLM's (default), or what it is measured by",
+    )
+    memory.add_argument("--budget", type=number(int, least=1), default=12_000, metavar="TOKENS", help="kept in all (12000)")
+    memory.add_argument("--clip", type=number(int, least=1), default=32, metavar="FRAMES", help="read at a time (32)")
+    memory.add_argument("--retrieve", type=number(float, above=0), default=0.4, metavar="SHARE", help="of the pages (0.4)")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """An answer below its question, with the time and what was read for it."""
+    from rich.console import Console
+
+    from svlm_jax.checkpoint.streaming_block import pixel_bounds
+    from svlm_jax.commands.watch import keep_compiled
+    from svlm_jax.malloc import limit_arenas
+    from svlm_jax.streaming.recall import Recall
+    from svlm_jax.streaming.schedule import Schedule, timed
+    from svlm_jax.streaming.session import StreamingVLM
+    from svlm_jax.streaming.sinks.base import check_target
+
+    limit_arenas()
+    keep_compiled()
+    settings = _settings(arguments)
+    if arguments.jsonl:
+        check_target(arguments.jsonl)
+    with loading(f"loading {arguments.model}") as progress:
+        vlm = StreamingVLM.from_pretrained(
+            arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
+        )
+    recall = Recall(vlm, settings)
+    schedule = Schedule(recall, [timed(text) for text in arguments.questions], arguments.choice)
+    console, answers = Console(highlight=False), []
+
+    def tell(answer: "Answer") -> None:
+        answers.append(answer)
+        show(console, recall, answer, arguments.choice)
+
+    pixels = pixel_bounds(vlm.checkpoint.generation_config, arguments.max_pixels)
+    with recall.open(arguments.source, duration=arguments.duration, **pixels) as source:
+        for _ in recall.watch(source):
+            for answer in schedule.due():
+                tell(answer)
+    try:
+        for answer in schedule.rest():
+            tell(answer)
+    finally:
+        if arguments.jsonl:
+            _write(arguments.jsonl, answers)
+    return 0
+
+
+def show(console: Any, recall: "Recall", answer: "Answer", choices: list[str] | None) -> None:
+    """A question, its answer, and the stretches of time that were read for it."""
+    from rich.markup import escape
+
+    from svlm_jax.streaming.schedule import clock, spans
+
+    read = ", ".join(f"{clock(start)}-{clock(end)}" for start, end in spans(answer.seconds, recall.config.shape.seconds))
+    console.print(f"[bold]{clock(answer.at)}  {escape(answer.question)}[/]")
+    chosen = "" if choices is None or answer.choice is None else f". {choices[answer.choice]}"
+    console.print(f"      {escape(answer.text + chosen)}")
+    console.print(f"      [dim]{answer.first_token_ms:.0f} ms to the first token; read {read}[/]")
+
+
+def _settings(arguments: argparse.Namespace) -> "RecallSettings":
+    from svlm_jax.cache.memory import MemoryConfig
+    from svlm_jax.streaming.recall import RecallSettings
+
+    memory = MemoryConfig(
+        policy=arguments.memory, budget=arguments.budget, clip_frames=arguments.clip, retrieve=arguments.retrieve
+    )
+    settings = RecallSettings(memory=memory, fps=arguments.fps, max_new_tokens=arguments.max_new_tokens)
+    return settings if arguments.system is None else dataclasses.replace(settings, system=arguments.system)
+
+
+def _write(path: str, answers: list["Answer"]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for answer in answers:
+            file.write(json.dumps(dataclasses.asdict(answer)) + "\n")
+
+
+# ----------------------------------------------------------------------------------------------- beside `svlm watch`
+
+
+def add_questions(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--ask",
+        action="append",
+        metavar="QUESTION",
+        help='text, or a time and text ("00:42 Who scored first?"), asked beside the captions and about all that was seen; '
+        "repeat it for more; - takes each line that is typed",
+    )
+    group.add_argument(
+        "--remember", type=number(int, least=1), default=12_000, metavar="TOKENS", help="kept of the video for --ask (12000)"
+    )
+
+
+class Beside:
+    """A memory that watches what a commentator watches, and answers without either of them noticing the other."""
+
+    def __init__(self, recall: "Recall", questions: list[str]) -> None:
+        from svlm_jax.streaming.schedule import Schedule, timed
+
+        self.recall = recall
+        self.schedule = Schedule(recall, [timed(text) for text in questions if text != TYPED])
+        self._typed: queue.SimpleQueue[str] = queue.SimpleQueue()
+        if TYPED in questions:
+            threading.Thread(target=self._listen, name="svlm-questions", daemon=True).start()
+
+    def feed(self, chunk: "Chunk") -> None:
+        """Remembers a chunk, and answers what is due, or was typed since the last one."""
+        self.recall.feed(chunk)
+        for answer in self.schedule.due():
+            self._tell(answer)
+        while not self._typed.empty():
+            self._tell(self.recall.ask(self._typed.get()))
+
+    def finish(self) -> None:
+        """Answers what was to be asked at the end."""
+        for answer in self.schedule.rest():
+            self._tell(answer)
+
+    def _tell(self, answer: "Answer") -> None:
+        from rich.console import Console
+
+        show(Console(highlight=False), self.recall, answer, None)  # a live view draws itself below what is printed
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            if line.strip():
+                self._typed.put(line.strip())
+
+
+def questions_beside(arguments: argparse.Namespace, session: "Session") -> Beside | None:
+    """What `--ask` wants; None without it."""
+    from svlm_jax.cache.memory import MemoryConfig
+    from svlm_jax.streaming.recall import Recall, RecallSettings
+
+    if not arguments.ask:
+        return None
+    settings = RecallSettings(
+        memory=MemoryConfig(budget=arguments.remember, clip_frames=8),
+        fps=session.settings.fps,
+        implementation=arguments.implementation,
+    )
+    return Beside(Recall(session.vlm, settings), arguments.ask)
