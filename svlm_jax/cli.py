@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NoReturn
 
-from svlm_jax.commands import convert, demo, doctor, eval, train, watch
+from svlm_jax.commands import bench, convert, demo, doctor, eval, train, watch
 from svlm_jax.errors import SvlmError
 from svlm_jax.interrupt import Interrupted, interruptible
 
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"svlm-jax {metadata.version('svlm-jax')}")
     top.set_defaults(debug=False)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (watch, train, eval, convert, doctor, demo):
+    for command in (watch, train, eval, bench, convert, doctor, demo):
         sub = command.add(commands)
         sub.formatter_class, sub.allow_abbrev = style, False
         sub.add_argument("--debug", action="store_true", help="show tracebacks and all messages of svlm")

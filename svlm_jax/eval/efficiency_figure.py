@@ -1,0 +1,81 @@
+"""The figure of `svlm bench`: latency against the length of the video, the parts of a second, memory, first tokens."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+from matplotlib.axes import Axes
+
+from svlm_jax.eval.efficiency import PARTS, REAL_TIME
+
+COLOURS = {"stream": "tab:blue", "hard-reset": "tab:orange", "recompute": "tab:green", "full": "tab:red"}
+TITLES = {
+    "stream": "streaming",
+    "hard-reset": "window without overlap",
+    "recompute": "window with overlap",
+    "full": "full attention",
+}
+Rows = Mapping[str, Mapping[str, Any]]
+
+
+def draw(rows: Rows, path: Path, title: str) -> None:
+    """Writes the figure; rows that are missing or failed are left out."""
+    there = {name: row for name, row in rows.items() if "failed" not in row}
+    figure = matplotlib.figure.Figure(figsize=(13, 8), layout="constrained")
+    figure.suptitle(title)
+    (latency, memory), (parts, first) = figure.subplots(2, 2)
+    _over_time(latency, there, "ms_per_token", "latency, ms a token")
+    latency.axhline(1e3 * REAL_TIME, color="grey", ls="--", lw=1, label="real time")
+    latency.set_yscale("log")
+    latency.legend()
+    _over_time(memory, there, "device_bytes", "memory of the device's arrays, MiB", 2**-20)
+    _parts(parts, there)
+    _first(first, there)
+    figure.savefig(path, dpi=120)
+
+
+def _over_time(ax: Axes, rows: Rows, key: str, title: str, scale: float = 1.0) -> None:
+    """Series as lines, full attention point by point, the window with overlap as the level that it always has."""
+    for name in ("stream", "hard-reset"):
+        if name in rows:
+            values = [scale * value for value in rows[name][key]]
+            ax.plot(rows[name]["second"], values, color=COLOURS[name], label=TITLES[name])
+    full = sorted((row["second"], scale * row[key]) for row in rows.values() if row["kind"] == "full")
+    if full:
+        ax.plot(*zip(*full, strict=True), "o-", color=COLOURS["full"], label=TITLES["full"])
+    if "recompute" in rows:
+        ax.axhline(scale * rows["recompute"][key], color=COLOURS["recompute"], label=TITLES["recompute"])
+    ax.set(title=title, xlabel="second of the video")
+    ax.grid(alpha=0.3)
+
+
+def _parts(ax: Axes, rows: Rows) -> None:
+    """What a second consists of, and how long it takes at other frame rates."""
+    split = {name: row["parts_ms"] for name, row in rows.items() if row["kind"] == "parts"}
+    left = [0.0] * len(split)
+    for part in PARTS:
+        wide = [parts[part] for parts in split.values()]
+        ax.barh(list(split), wide, left=left, label=part)
+        left = [start + width for start, width in zip(left, wide, strict=True)]
+    rates = {name: row["ms"] for name, row in rows.items() if row["kind"] == "rate"}
+    ax.barh(list(rates), list(rates.values()), color="tab:grey", label="whole")
+    ax.axvline(1000, color="grey", ls="--", lw=1, label="real time")
+    ax.invert_yaxis()
+    ax.set(title="ms for a second of the video", xscale="symlog")
+    ax.legend()
+
+
+def _first(ax: Axes, rows: Rows) -> None:
+    for memory in ("stream", "recompute", "full"):
+        found = [
+            (int(name.split()[-2]), row["first_token_ms"])
+            for name, row in rows.items()
+            if row["kind"] == "first token" and name.startswith(memory)
+        ]
+        if found:
+            ax.plot(*zip(*sorted(found), strict=True), "o-", color=COLOURS[memory], label=TITLES[memory])
+    ax.set(title="ms to the first token", xlabel="frames seen", xscale="log", yscale="log")
+    ax.grid(alpha=0.3)
+    if ax.lines:
+        ax.legend()
