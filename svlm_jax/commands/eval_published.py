@@ -53,6 +53,7 @@ def add(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]", name:
     parser.add_argument("--results", metavar="FOLDER", help="where a folder for every row goes (eval-results/NAME)")
     parser.add_argument("--rows", type=lambda text: text.split(","), metavar="ROWS", help="prefix,last,stream or part of it")
     parser.add_argument("--limit", type=number(int, least=1), metavar="N", help="the first N items only")
+    parser.add_argument("--answers", metavar="FOLDER", help="no model: score raw answers that the benchmark ships (ovo-bench)")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="K/N", help="this host's share of the videos")
     _model(parser.add_argument_group("model"))
     _protocol(parser.add_argument_group("protocol"))
@@ -94,15 +95,18 @@ def run(arguments: argparse.Namespace) -> int:
     from svlm_jax.errors import ConfigError
     from svlm_jax.eval.benchmarks import named
     from svlm_jax.eval.judging import judge_row
-    from svlm_jax.eval.runner import run_row
+    from svlm_jax.eval.runner import run_row, score_answers
 
     benchmark = named(arguments.benchmark)
     judge = _open_judge(arguments, benchmark)
+    console, reports = Console(highlight=False), []
+    if arguments.answers is not None:
+        _show(console, score_answers(_run(arguments, benchmark, None), Path(arguments.answers)))
+        return 0
     if arguments.model is None and judge is None:
         raise ConfigError("neither --model nor --judge: expected a model to measure, or a judge for results that are there")
     watcher = None if arguments.model is None else _model_of(arguments, benchmark)
     planned = _run(arguments, benchmark, watcher)
-    console, reports = Console(highlight=False), []
     for row in arguments.rows or benchmark.rows:
         if watcher is not None:
             from svlm_jax.commands.progress import loading

@@ -24,6 +24,7 @@ class Benchmark:
       protocol: how items are shown unless told otherwise. rows: which rows make sense.
       grade: points of an outcome; None where a judge decides.
       judging: what a judge is asked: whether an answer is right, or which of two commentaries is better.
+      answers: reads the raw answers of published result files, by id of the items; None where there are none.
       average: of what the official total is the mean: of "items", of "tasks", or of "tracks" that are means of their tasks.
     """
 
@@ -35,6 +36,7 @@ class Benchmark:
     rows: tuple[Row, ...] = ROWS
     grade: Callable[[Outcome], Grade] | None = None
     judging: Judging = "none"
+    answers: Callable[[Path], dict[str, str]] | None = None
     average: Literal["items", "tasks", "tracks"] = "items"
 
 

@@ -82,18 +82,23 @@ def _flat(records: Sequence[Any]) -> Iterator[Any]:
             yield record
 
 
-def _records(path: Path) -> list[Any]:
+def load(path: Path) -> Any:
+    """What a file of JSON, JSON lines or parquet holds."""
     try:
         if path.suffix == ".parquet":
             return _parquet(path)
         if path.suffix == ".jsonl":
             lines = path.read_text(encoding="utf-8").splitlines()
             return [json.loads(line) for line in lines if line.strip()]
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise EvalError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise EvalError(f"{path} is no JSON: {error}.") from None
+
+
+def _records(path: Path) -> list[Any]:
+    data = load(path)
     if not isinstance(data, list):
         raise EvalError(f"{path} holds {type(data).__name__}: expected a list of annotations.")
     return data

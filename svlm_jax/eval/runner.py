@@ -83,6 +83,15 @@ def run_row(run: Run, model: Model, row: Row, *, progress: Progress = lambda don
     return result
 
 
+def score_answers(run: Run, folder: Path) -> dict[str, Any]:
+    """The report on raw answers that a benchmark ships, by the same scorer; nothing is written."""
+    if run.benchmark.answers is None:
+        raise ConfigError(f"answers of {run.benchmark.name}: expected ovo-bench, whose result files are published")
+    items, found = run.items(), run.benchmark.answers(folder)
+    records = {item.id: record_of(run.benchmark, Outcome(item, found[item.id])) for item in items if item.id in found}
+    return {"row": "answers", **report(run.benchmark, items, records)}
+
+
 def share(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
     """The items of this host: whole videos, dealt out in turn."""
     number, of = shard

@@ -9,7 +9,7 @@ from svlm_jax.eval.benchmarks.ovo_bench import BENCHMARK, read
 from svlm_jax.eval.items import Item
 from svlm_jax.eval.protocols import Outcome
 from svlm_jax.eval.report import report
-from svlm_jax.eval.runner import record_of
+from svlm_jax.eval.runner import Run, record_of, score_answers
 from tests.eval import sets
 
 OPTIONS = ("red", "blue", "green", "Unable to answer")
@@ -84,6 +84,23 @@ def test_an_answer_that_is_missing_is_wrong():
     asked = [item for item in items() if item.task == "OCR"]
     result = report(BENCHMARK, asked, {})
     assert result["official"]["total"] == 0 and result["counts"]["missing"] == 1
+
+
+def test_published_answers_are_scored(tmp_path):
+    """Result files hold texts, lists of one text, and nothing."""
+    data = sets.ovo_bench(tmp_path / "data")
+    ask = {"video": "src/a.mp4", "question": "Which?", "ground_truth": "B"}
+    rec = {"id": 3, "task": "REC", "test_info": [{"response": "1"}, {"response": ["It is 2"]}]}
+    ssr = {"id": 4, "task": "SSR", "test_info": [{"response": "N"}, {"response": None}]}
+    backward = {"backward": [{**ask, "id": 1, "task": "EPM", "response": ["B"]}], "realtime": [], "forward": []}
+    sets.write(tmp_path / "answers" / "m_EPM_offline.json", backward)
+    sets.write(tmp_path / "answers" / "m_rest_offline.json", {"backward": [], "realtime": [], "forward": [rec, ssr]})
+    result = score_answers(Run(BENCHMARK, data, tmp_path / "out", BENCHMARK.protocol), tmp_path / "answers")
+    assert result["official"]["tasks"] == {"EPM": 100.0, "OCR": 0.0, "REC": 100.0, "SSR": 50.0, "CRR": 0.0}
+    assert result["counts"]["answered"] == 5 and result["counts"]["missing"] == 3 and result["counts"]["empty"] == 1
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(EvalError, match="does not hold this benchmark"):
+        score_answers(Run(BENCHMARK, data, tmp_path / "out", BENCHMARK.protocol), data / "src")
 
 
 def test_entries_become_questions(tmp_path):

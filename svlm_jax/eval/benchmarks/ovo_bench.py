@@ -64,6 +64,23 @@ def _test(entry: Entry, test: Entry, task: str, name: str) -> Item:
     return Item(name, entry.text("video"), question, test.number("realtime"), answer=answer, task=task, track="forward")
 
 
+def read_answers(folder: Path) -> dict[str, str]:
+    """By id of the questions, the raw answers in a folder of result files as the benchmark ships them."""
+    first = files.find(folder, "*.json")
+    found: dict[str, str] = {}
+    for path in sorted(first.parent.glob("*.json")):
+        results = Entry(files.load(path), str(path))
+        for track in TRACKS:
+            for answered in results.entries(track) if results.get(track) else ():
+                name = answered.text("id")
+                if track == "forward":
+                    tests = answered.entries("test_info")
+                    found |= {f"{name}_{i}": answers.text_of(test.get("response")) for i, test in enumerate(tests)}
+                else:
+                    found[name] = answers.text_of(answered.get("response"))
+    return found
+
+
 def grade(outcome: Outcome) -> Grade:
     item, response = outcome.item, outcome.response
     if item.task == "REC":
@@ -73,4 +90,6 @@ def grade(outcome: Outcome) -> Grade:
     return answers.grade_letter_anywhere(response, item.answer, item.options)
 
 
-BENCHMARK = Benchmark("ovo-bench", "OVO-Bench", read, videos=("", "src_videos", "videos"), grade=grade, average="tracks")
+BENCHMARK = Benchmark(
+    "ovo-bench", "OVO-Bench", read, videos=("", "src_videos", "videos"), grade=grade, average="tracks", answers=read_answers
+)
