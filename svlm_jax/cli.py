@@ -1,4 +1,4 @@
-"""The command line: `svlm watch | train | eval | bench | convert | doctor | demo`."""
+"""The command line: `svlm watch | ask | train | eval | bench | convert | doctor | demo`."""
 
 import argparse
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NoReturn
 
-from svlm_jax.commands import bench, convert, demo, doctor, eval, train, watch
+from svlm_jax.commands import ask, bench, convert, demo, doctor, eval, train, watch
 from svlm_jax.errors import SvlmError
 from svlm_jax.interrupt import Interrupted, interruptible
 
@@ -21,6 +21,7 @@ examples:
   svlm demo                                                     see it run, without any download
   svlm watch match.mp4 --model mit-han-lab/StreamingVLM         live captions of a file in the terminal
   svlm watch 0 --model ./my-model --vtt captions.vtt            the first webcam, captions also as WebVTT
+  svlm ask match.mp4 "Who scored?" --model ./my-model            a question about all of it, at any length
   svlm doctor --model qwen2.5-vl-7b                             would that model fit on this machine?
   svlm eval match --minutes 20                                  how good is the embedded model?
   svlm train configs/tiny.py loop.steps=100                     learn to stream
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"svlm-jax {metadata.version('svlm-jax')}")
     top.set_defaults(debug=False)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (watch, train, eval, bench, convert, doctor, demo):
+    for command in (watch, ask, train, eval, bench, convert, doctor, demo):
         sub = command.add(commands)
         sub.formatter_class, sub.allow_abbrev = style, False
         sub.add_argument("--debug", action="store_true", help="show tracebacks and all messages of svlm")

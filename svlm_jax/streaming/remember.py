@@ -131,7 +131,7 @@ def watch(params: Params, memory: Memory, clip: Clip, *, config: RecallConfig) -
         counts.append(count)
         return y
 
-    module.decoder.through(x.astype(params_dtype(params)), attend)
+    module.decoder.through(x.astype(memory.keys[0].dtype), attend)
     return Memory(
         keys=tuple(layer.keys for layer in layers),
         values=tuple(layer.values for layer in layers),
@@ -142,10 +142,6 @@ def watch(params: Params, memory: Memory, clip: Clip, *, config: RecallConfig) -
         grids=memory.grids + clip.valid.sum(1),
         newest=newest,
     )
-
-
-def params_dtype(params: Params) -> DTypeLike:
-    return params["decoder"]["embed"]["weight"].dtype
 
 
 def layer_of(memory: Memory, i: int) -> Layer:

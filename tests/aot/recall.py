@@ -49,7 +49,9 @@ def config(model: str = MODEL) -> RecallConfig:
     return RecallConfig(preset(model), memory, shape, (151645,), sampling)
 
 
-def compile_parts(of: RecallConfig, device: str = "h200") -> list[Compiled]:
+def compile_all(of: RecallConfig | None = None, device: str = "h200") -> list[Compiled]:
+    """The clip, the question up to its first token, and the answer behind it."""
+    of = of or config()
     text, side = of.model.text, 384 if of.shape.step == 0 else 392
     params = functional.abstract_params(of.model, jnp.bfloat16)
     memory = jax.eval_shape(functools.partial(empty_memory, of.memory, of.shape, text, dtype=jnp.bfloat16))
@@ -58,14 +60,15 @@ def compile_parts(of: RecallConfig, device: str = "h200") -> list[Compiled]:
         return jax.ShapeDtypeStruct((1, *shape), dtype)
 
     clip = Clip(array(jnp.uint8, 32, 3, side, side), array(jnp.float32, of.shape.grids), array(jnp.bool_, of.shape.grids))
-    question = Question(
-        array(jnp.int32, ASKED), array(jnp.bool_, ASKED), array(jnp.bool_, ASKED), jax.ShapeDtypeStruct((1,), jnp.float32)
-    )
+    words = array(jnp.bool_, ASKED)
+    question = Question(array(jnp.int32, ASKED), words, words, jax.ShapeDtypeStruct((1,), jnp.float32))
+    reading = jax.eval_shape(functools.partial(answer.read, config=of), params, memory, question)
     watch = jax.jit(remember.watch, static_argnames="config", donate_argnames="memory")
-    read = jax.jit(answer.read, static_argnames="config")
+    read, reply = (jax.jit(function, static_argnames="config") for function in (answer.read, answer.reply))
     return [
         _compile("clip", watch, target.on(device, (params, memory, clip)), of),
         _compile("question", read, target.on(device, (params, memory, question)), of),
+        _compile("answer", reply, target.on(device, (params, reading, array(jnp.uint32, 2))), of),
     ]
 
 
@@ -96,7 +99,7 @@ def main() -> int:
     sys.stdout.write(
         f"{arguments.model}, bfloat16, {of.shape.slots} slots ({state / 1e9:.2f} GB), H200, jax {jax.__version__}\n"
     )
-    parts = compile_parts(of)
+    parts = compile_all(of)
     for part in parts:
         sys.stdout.write(
             f"  {part.name:9} compiled in {part.seconds:5.1f} s: arguments {part.arguments / 1e9:6.2f} GB, temporary "

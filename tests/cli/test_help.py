@@ -6,7 +6,7 @@ import pytest
 from svlm_jax import cli
 
 
-@pytest.mark.parametrize("command", [[], ["watch"], ["train"], ["eval"], ["bench"], ["convert"], ["doctor"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["watch"], ["ask"], ["train"], ["eval"], ["bench"], ["convert"], ["doctor"], ["demo"]])
 def test_help_teaches_by_example(command, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main([*command, "--help"])

@@ -16,7 +16,7 @@ from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.models.positions import rope_positions
 from svlm_jax.streaming import recall as recall_module
 from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.recall import Recall, RecallSettings
+from svlm_jax.streaming.recall import Recall
 from svlm_jax.streaming.sampling import Sampling
 from svlm_jax.streaming.session import StreamingVLM
 from tests import checkpoints
@@ -44,7 +44,7 @@ def model(family="qwen2_5_vl") -> StreamingVLM:
 
 def recall(policy="vsb+par", *, family="qwen2_5_vl", **changes) -> Recall:
     memory = dataclasses.replace(SMALL, policy=policy, **changes)
-    return Recall(model(family), RecallSettings(memory=memory, fps=1.0, sampling=GREEDY))
+    return model(family).recall(memory=memory, fps=1.0, sampling=GREEDY)
 
 
 def chunk(index, *, seed=0, frames=2, size=SIZE) -> Chunk:
@@ -159,6 +159,20 @@ def test_the_state_is_as_large_after_many_clips_as_before_the_first():
     compiled = recall_module._watch._cache_size()
     watch(stream, 5, 64)
     assert memory_bytes(stream.state) == size and recall_module._watch._cache_size() == compiled <= programs + 1
+
+
+@pytest.mark.parametrize("switch", [{"positions": "original"}, {"buckets": "cache"}, {"page_positions": True}])
+def test_each_switch_makes_a_difference(switch):
+    """The default is seen by no other test to be the default: what is kept, or what a question finds, changes."""
+    ours, other = (watch(recall("vsb+par", budget=30, **changes), 0, 24) for changes in ({}, switch))
+    kept = [np.stack(tokens(stream)) for stream in (ours, other)]
+    if "buckets" in switch:
+        assert not np.array_equal(*kept)
+    if "page_positions" in switch:  # the same memory, other pages
+        np.testing.assert_array_equal(*kept)
+        assert any(not np.array_equal(a, b) for a, b in zip(ours.state.means, other.state.means, strict=True))
+    difference = np.abs(scores(ours) - scores(other)).max()
+    assert 1e-3 < difference < np.inf
 
 
 def test_what_comes_later_changes_nothing_that_was_answered():

@@ -1,0 +1,68 @@
+"""`svlm ask`, and `svlm watch --ask`: questions in, answers out, mistakes as one sentence."""
+
+import json
+
+import pytest
+
+from svlm_jax import cli
+from tests import checkpoints, clips
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """Six seconds of 56 x 84 pixels, which stay 2 x 3 tokens."""
+    return clips.render(tmp_path_factory.mktemp("ask") / "clip.mp4", frames=48, rate=8, size=(56, 84))
+
+
+def ask(video, *arguments):
+    model = ["--model", str(checkpoints.tiny()), "--max-pixels", "4704", "--fps", "1", "--clip", "4", "--budget", "30"]
+    return cli.main(["ask", str(video), *arguments, *model, "--max-new-tokens", "3"])
+
+
+def test_answers_are_told_and_written(video, tmp_path, capsys):
+    assert ask(video, "0:02 What is it?", "And at the end?", "--jsonl", str(tmp_path / "answers.jsonl")) == 0
+    told = capsys.readouterr().out
+    assert "0:02  What is it?" in told and "0:06  And at the end?" in told and "read 0:00-0:02" in told
+    first, last = (json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines())
+    assert (first["at"], last["at"]) == (2.0, 6.0) and len(first["tokens"]) <= 3
+    assert max(second for second, _ in first["read"]) < 2.0 <= max(second for second, _ in last["read"])
+
+
+def test_a_choice_is_told_in_words(video, capsys):
+    assert ask(video, "Which team?", "--choice", "red", "--choice", "blue") == 0
+    told = capsys.readouterr().out
+    assert ("A. red" in told) != ("B. blue" in told)
+
+
+def test_questions_beside_captions_change_no_caption(video, monkeypatch, capsys):
+    """At a time, at the end, and typed while captions run."""
+    short = ["--window", "vision=2,text=2,sink=4,tail=4", "--max-new-tokens", "2", "--no-live", "--max-pixels", "4704"]
+    command = ["watch", str(video), "--model", str(checkpoints.tiny()), *short]
+    assert cli.main(command) == 0
+    captions = capsys.readouterr().out.splitlines()
+    monkeypatch.setattr("sys.stdin", ["Typed?\n", "\n"])
+    asked = ["--remember", "60", "--ask", "0:02 What is it?", "--ask", "And then?", "--ask", "-"]
+    assert cli.main([*command, *asked]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if line.startswith("[")] == captions and len(captions) == 6
+    questions = [line for line in told if line.endswith("?")]
+    assert {"0:02  What is it?", "0:06  And then?"} < set(questions) and sum(q.endswith("  Typed?") for q in questions) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["0:42 Who scored?"], ["the stream ended at 0:06", "reach 0:42"]),
+        (["Who?", "--budget", "11"], ["budget=11", "at least the 12 tokens of a clip of 4 frames"]),
+        (["Who?", "--clip", "3"], ["a clip of 3 frames", "a multiple of 2 frames"]),
+        (["Who?", "--choice", "red"], ["1 choices", "2 to 26"]),
+        (["Who?", "--retrieve", "1.5"], ["retrieve=1.5", "at most 1"]),
+        (["Who?", "--memory", "full", "--budget", "12"], ["the memory of 12 tokens is full"]),
+    ],
+)
+def test_mistakes_are_one_sentence(video, arguments, words, capsys):
+    model = ["--model", str(checkpoints.tiny()), "--max-pixels", "4704", "--fps", "1", "--clip", "4", "--budget", "30"]
+    assert cli.main(["ask", str(video), *model, *arguments]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("svlm: ") and complaint.count("\n") == 1
+    assert all(word in complaint for word in words), complaint
