@@ -202,6 +202,10 @@ def _show(console: "Console", report: Mapping[str, Any]) -> None:
     skipped = sum(counts["skipped"].values())
     told = f"{counts['answered']} of {counts['items']} items answered, {counts['unparsed']} unparsed, {counts['empty']} empty"
     console.print(f"{'':>8}  {told}, {skipped} skipped, {counts['missing']} missing", markup=False, soft_wrap=True)
+    cost = report["cost"]
+    if cost["tokens_mean"] is not None:
+        spent = f"{cost['tokens_mean']:,} tokens in the cache and {cost['answer_ms_median']} ms for an answer"
+        console.print(f"{'':>8}  {spent}", markup=False)
 
 
 def _scores(report: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ def test_three_rows_and_their_counts(reader, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.count("2 of 2 items answered, 0 unparsed, 0 empty") == 3
     assert "stream  50.0 (50.0 strict)" in said and "short: 100.0 (100.0 strict)" in said and "long: 0.0" in said
+    assert "16 tokens in the cache and 1.0 ms for an answer" in said
     assert sorted(path.name for path in out.iterdir()) == ["last", "prefix", "stream"]
     assert json.loads((out / "last" / "manifest.json").read_text())["protocol"]["last_frames"] == 2
     count = len(reader.asked)
