@@ -43,7 +43,7 @@ def add(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]", name:
         "is full; recompute: run the whole window anew every second",
     )
     parser.add_argument(
-        "--window", type=window, default={}, metavar="PARTS", help="vision=16,text=16,sink=8,tail=96 or part (as trained)"
+        "--window", type=window, default={}, metavar="PARTS", help="vision=16,text=64,sink=8,tail=96 or part (as trained)"
     )
     parser.add_argument("--positions", choices=("contiguous", "native", "text"), help="as in `svlm watch` (as trained)")
     parser.add_argument("--size", type=size, default=(112, 84), metavar="WxH", help="picture that the model sees (112x84)")

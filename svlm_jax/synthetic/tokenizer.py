@@ -22,11 +22,12 @@ PLAIN = (
     *(f"{number:02}" for number in range(100)),
     *(f" {word}" for word in VOCABULARY),
 )
-# How models of matches are streamed: as configs/match.py trains them, and greedily, because there is nothing to choose.
+# How models of matches are streamed: as configs/match.py trains them, and greedily, because there is nothing to choose. Words
+# stay in their place for a minute: what was said there is recalled better than what has moved to the earlier words.
 STREAMING = {
-    "window": {"vision": 16, "text": 16, "sink": 8, "tail": 96},
+    "window": {"vision": 16, "text": 64, "sink": 8, "tail": 96},
     "query": None,
-    "sampling": {"temperature": 0.0, "repetition_penalty": 1.0, "max_new_tokens": 12},
+    "sampling": {"temperature": 0.0, "repetition_penalty": 1.0, "max_new_tokens": 20},
     "max_pixels": WIDTH * HEIGHT,
 }
 VOCAB_SIZE = 256 + len(SPECIAL) + len(PLAIN)

@@ -21,9 +21,9 @@ BLOCK = {"svlm": STREAMING}
 
 def test_a_checkpoint_sets_the_defaults_of_its_streams():
     settings = StreamSettings.from_generation_config(BLOCK)
-    assert settings.window == WindowConfig(vision=16, text=16, sink=8, tail=96) and settings.query is None
+    assert settings.window == WindowConfig(vision=16, text=64, sink=8, tail=96) and settings.query is None
     sampling = Sampling.from_generation_config(BLOCK, top_k=7)
-    assert (sampling.temperature, sampling.repetition_penalty, sampling.max_new_tokens, sampling.top_k) == (0, 1, 12, 7)
+    assert (sampling.temperature, sampling.repetition_penalty, sampling.max_new_tokens, sampling.top_k) == (0, 1, 20, 7)
     assert pixel_bounds(BLOCK) == {"min_pixels": 9408, "max_pixels": 9408}
     assert pixel_bounds(BLOCK, 200_000) == {"min_pixels": 78_400, "max_pixels": 200_000}
     assert StreamSettings.from_generation_config({}) == StreamSettings() and StreamSettings().query == QUERY
@@ -34,10 +34,10 @@ def test_flags_come_before_the_checkpoint():
     def settings(*flags):
         return watch._settings(cli.parser().parse_args(["watch", "x.mp4", "--model", "m", *flags]), BLOCK)
 
-    assert settings().window == WindowConfig(vision=16, text=16, sink=8, tail=96) and settings().query is None
+    assert settings().window == WindowConfig(vision=16, text=64, sink=8, tail=96) and settings().query is None
     asked = settings("--window", "tail=7", "--query", "Why?", "--temperature", "0.5", "--positions", "native")
-    assert asked.window == WindowConfig(vision=16, text=16, sink=8, tail=7, positions="native")
-    assert (asked.query, asked.sampling.temperature, asked.sampling.max_new_tokens) == ("Why?", 0.5, 12)
+    assert asked.window == WindowConfig(vision=16, text=64, sink=8, tail=7, positions="native")
+    assert (asked.query, asked.sampling.temperature, asked.sampling.max_new_tokens) == ("Why?", 0.5, 20)
 
 
 def test_a_loaded_model_streams_as_it_was_trained(tmp_path):
@@ -47,7 +47,7 @@ def test_a_loaded_model_streams_as_it_was_trained(tmp_path):
     (folder / "generation_config.json").write_text(json.dumps({**generation, **BLOCK}))
     vlm = StreamingVLM.from_pretrained(folder)
     session = vlm.stream(seed=3)
-    assert session.settings.window.tail == 96 and session.sampling.max_new_tokens == 12
+    assert session.settings.window.tail == 96 and session.sampling.max_new_tokens == 20
     captions = session.watch("synthetic:match?seed=1&minutes=0.05")
     assert next(captions).usage["vision"] == (12, 16 * 12)  # 84 x 112 pixels
     captions.close()

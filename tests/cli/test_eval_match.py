@@ -26,7 +26,7 @@ def test_figures_table_and_manifest(tmp_path, capsys):
         assert name in found and name in found["slices"][0]
     settings = found["manifest"]["settings"]
     assert settings["window"] == {
-        "vision": 4, "text": 16, "sink": 8, "tail": 96, "memory": "stream", "positions": "contiguous"
+        "vision": 4, "text": 64, "sink": 8, "tail": 96, "memory": "stream", "positions": "contiguous"
     }  # fmt: skip
     assert settings["query"] is None and found["manifest"]["model"] == "embedded"
     assert found["manifest"]["machine"]["jax"] and "command" in found["manifest"]
