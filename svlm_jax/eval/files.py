@@ -106,7 +106,9 @@ def _records(path: Path) -> list[Any]:
 
 def _parquet(path: Path) -> list[Any]:
     if importlib.util.find_spec("pyarrow") is None:
-        raise EvalError(f"{path} is a parquet file: expected pyarrow to be installed, or the same rows as .jsonl or .json.")
+        raise EvalError(
+            f"{path} is a parquet file: expected pyarrow (pip install svlm-jax[eval]), or the same rows as .jsonl or .json."
+        )
     return list(importlib.import_module("pyarrow.parquet").read_table(path).to_pylist())
 
 
