@@ -40,12 +40,12 @@ CASES: dict[str, tuple[Part, ...]] = {
 
 
 def config(**vision: Any) -> ModelConfig:
-    """Two layers each of tower and decoder, keys that heads share, a side of 7 patches that pools to 4, pixels left over."""
+    """Two layers each of tower and decoder, keys that heads share, tiles of 7 x 7 patches and some pixels more."""
     cfg = random_config("llava_onevision")
     text = dataclasses.replace(
         cfg.text, hidden_size=48, intermediate_size=80, num_layers=2, num_heads=6, head_dim=8, mrope_section=(4, 0, 0)
     )
-    small = {"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 56, "out_hidden_size": 48}
+    small = {"depth": 2, "hidden_size": 32, "num_heads": 4, "intermediate_size": 56, "out_hidden_size": 48}
     statistics = {"image_mean": (0.4, 0.5, 0.6), "image_std": (0.3, 0.25, 0.2)}
     tower = dataclasses.replace(cfg.vision, **{**small, "feature_layers": (2,), **statistics, **vision})
     return dataclasses.replace(cfg, text=text, vision=tower)
