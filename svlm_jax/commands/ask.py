@@ -165,6 +165,13 @@ class Beside:
         if TYPED in questions:
             threading.Thread(target=self._listen, name="svlm-questions", daemon=True).start()
 
+    def rehearse(self, chunk: "Chunk") -> None:
+        """Compiles what a running stream will need, on a twin that is thrown away: whole clips, part of one, a question."""
+        twin, seconds = self.recall.fork(), chunk.end - chunk.start
+        for i in range(self.recall.settings.memory.clip_frames // len(chunk.frames) + 1):
+            twin.feed(dataclasses.replace(chunk, start=i * seconds, end=(i + 1) * seconds))
+        twin.ask("What is there?")
+
     def feed(self, chunk: "Chunk") -> None:
         """Remembers a chunk, and answers what is due, or was typed since the last one."""
         self.recall.feed(chunk)

@@ -189,8 +189,11 @@ def follow(arguments: argparse.Namespace) -> tuple[float, float]:
         session = vlm.resume(arguments.resume, **how)
     else:
         session = vlm.stream(settings)
+    asked = questions_beside(arguments, session)
     if rehearsal is not None:  # compiles now, so that no second of a running stream is lost to it
         session.fork().feed(rehearsal)
+        if asked is not None:
+            asked.rehearse(rehearsal)
     start = session.position if arguments.start is None else arguments.start
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open(arguments, session.settings, pixels, start))
@@ -198,7 +201,6 @@ def follow(arguments: argparse.Namespace) -> tuple[float, float]:
         sink = stack.enter_context(_sinks(arguments, session, source))
         if arguments.save_state:
             stack.callback(_save, session, arguments.save_state)
-        asked = questions_beside(arguments, session)
         begin, first = time.perf_counter(), None
         for chunk in chunks:
             sink.write(session.feed(chunk), chunk.frames)

@@ -78,6 +78,7 @@ class Recall:
         )
         self.dialogue = Dialogue(vlm.config, vlm.tokenizer.encode, settings.system, generation.get("eos_token_id", ()))
         self.position = 0.0  # stream seconds watched so far
+        self._frames = 0  # ... and frames
         self._pending: list[tuple[float, np.ndarray]] = []  # frames of the next clip, each with its second
         self._config: RecallConfig | None = None
         self._state: Memory | None = None
@@ -120,6 +121,7 @@ class Recall:
         if self._config is None:
             self._build(chunk.frames.shape)
         self._check(chunk)
+        self._frames += count
         self._now = None
         for i, frame in enumerate(chunk.frames):
             self._pending.append((chunk.start + (chunk.end - chunk.start) * i / count, frame))
@@ -285,6 +287,18 @@ class Recall:
         if chunk.start < self.position - 1e-3:
             raise StreamError(
                 f"a chunk from {chunk.start:.1f} s: expected one from {self.position:.1f} s on, where the stream stands"
+            )
+        self._check_positions(chunk)
+
+    def _check_positions(self, chunk: Chunk) -> None:
+        """Positions that keep their gaps grow with the stream, beyond what a model was made for."""
+        shape, most = self.config.shape, self.vlm.config.text.max_position_embeddings
+        if self.config.memory.positions == "contiguous" or self.config.memory.policy == "last-frames":
+            return
+        grids = (self._frames + len(chunk.frames)) / self._frames_a_grid
+        if shape.prefix + grids * (shape.step or shape.cells) > most:
+            raise StreamError(
+                f"original positions pass the model's {most} at {chunk.start:.0f} s: expected contiguous ones or less video"
             )
 
 

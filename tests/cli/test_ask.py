@@ -2,9 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from svlm_jax import cli
+from svlm_jax.cache.memory import MemoryConfig
+from svlm_jax.commands.ask import Beside
+from svlm_jax.errors import StreamError
+from svlm_jax.streaming.chunk import Chunk
+from svlm_jax.streaming.session import StreamingVLM
 from tests import checkpoints, clips
 
 
@@ -47,6 +53,17 @@ def test_questions_beside_captions_change_no_caption(video, monkeypatch, capsys)
     assert [line for line in told if line.startswith("[")] == captions and len(captions) == 6
     questions = [line for line in told if line.endswith("?")]
     assert {"0:02  What is it?", "0:06  And then?"} < set(questions) and sum(q.endswith("  Typed?") for q in questions) == 1
+
+
+def test_a_rehearsal_leaves_the_stream_before_its_first_second():
+    """What compiles for a live stream does so on a twin."""
+    vlm = StreamingVLM.from_pretrained(checkpoints.tiny(), dtype="float32")
+    beside = Beside(vlm.recall(memory=MemoryConfig(budget=60, clip_frames=8), fps=2.0), ["0:01 What?"])
+    frames = np.zeros((2, 3, 56, 84), np.uint8)
+    beside.rehearse(Chunk(frames, 7.0, 8.0))
+    assert beside.recall.position == 0 and beside.schedule.recall is beside.recall
+    with pytest.raises(StreamError, match="before any video"):
+        beside.recall.ask("What?")
 
 
 @pytest.mark.parametrize(

@@ -293,3 +293,12 @@ def test_a_full_memory_says_so():
     stream = watch(recall("full", budget=30), 0, 5)
     with pytest.raises(StreamError, match="the memory of 30 tokens is full"):
         watch(stream, 5, 8)
+
+
+def test_original_positions_end_where_the_model_does():
+    """At a frame in 500 s, each pair of frames is 2,000 positions behind the one before: 32,768 hold 16 of them."""
+    memory = dataclasses.replace(SMALL, budget=120, clip_frames=40, positions="original")
+    slow = model().recall(memory=memory, fps=1 / 500)
+    watch(slow, 0, 16)
+    with pytest.raises(StreamError, match="original positions pass the model's 32768 at 32 s"):
+        watch(slow, 16, 17)
