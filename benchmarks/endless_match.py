@@ -54,6 +54,7 @@ MODES = {
     "vision 0 s": Mode({"vision": 0.0}, "ablation_minutes"),
     "vision 1 s": Mode({"vision": 1.0}, "ablation_minutes"),
     "vision 4 s": Mode({"vision": 4.0}, "ablation_minutes"),
+    "text 16 s": Mode({"text": 16.0}, "ablation_minutes"),
     UNOVERLAPPED: Mode(),
 }
 FIGURES = ("event_f1", "score_accuracy", "score_consistency", "silence_precision")
@@ -144,7 +145,7 @@ def _shown(value: float | None) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=120)
-    parser.add_argument("--full-minutes", type=float, default=20, help="of full attention: 44 slots more a second")
+    parser.add_argument("--full-minutes", type=float, default=20, help="of full attention: 52 slots more a second")
     parser.add_argument("--recompute-minutes", type=float, default=20, help="of the window with overlap")
     parser.add_argument("--ablation-minutes", type=float, default=60, help="of every ablation")
     parser.add_argument("--seeds", default="1", help="matches, such as 1,2,3")

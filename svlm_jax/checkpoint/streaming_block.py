@@ -1,7 +1,7 @@
 """How a checkpoint wants to be streamed: the object "svlm" in its generation_config.json, which others ignore.
 
-    "svlm": {"window": {"vision": 16, "text": 16, "sink": 8, "tail": 96}, "query": null,
-             "sampling": {"temperature": 0.0, "repetition_penalty": 1.0, "max_new_tokens": 12}, "max_pixels": 9408}
+    "svlm": {"window": {"vision": 16, "text": 64, "sink": 8, "tail": 96}, "query": null,
+             "sampling": {"temperature": 0.0, "repetition_penalty": 1.0, "max_new_tokens": 20}, "max_pixels": 9408}
 
 Every part may be missing: the published settings then hold. What a user asks for comes before both.
 """

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import endless_match
+from svlm_jax.cache.window import WindowConfig
 from svlm_jax.streaming.session import StreamSettings
 from tests import checkpoints
 
@@ -35,7 +36,7 @@ def test_rows_are_measured_once_and_drawn(tmp_path, capsys, monkeypatch):
 
 
 class Model:
-    defaults = StreamSettings()
+    defaults = StreamSettings(window=WindowConfig(text=64))
 
 
 def test_modes_differ_in_what_they_say():
