@@ -15,8 +15,10 @@ from svlm_jax.config import Family
 from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.models.positions import rope_positions
 from svlm_jax.streaming import recall as recall_module
+from svlm_jax.streaming import remember
 from svlm_jax.streaming.chunk import Chunk
 from svlm_jax.streaming.recall import Recall
+from svlm_jax.streaming.remember import Clip
 from svlm_jax.streaming.sampling import Sampling
 from svlm_jax.streaming.session import StreamingVLM
 from tests import checkpoints
@@ -192,6 +194,34 @@ def test_a_frame_like_the_last_is_not_remembered():
     watch(stream, 4, 8)
     assert int(stream.state.count[0]) == 5 * CELLS
     assert tokens(stream)[0][CELLS] == 4 * CELLS  # places are those of the stream, dropped frames included
+
+
+def test_two_streams_in_one_program_are_what_they_are_alone():
+    """One of them brings half a clip at first, so that they stand at different fills."""
+    alone = [watch(recall("vsb+par", budget=30), 0, stop, seed=seed) for stop, seed in ((12, 0), (8, 1))]
+    config, params = alone[0].config, model().params
+    prefix = jnp.asarray([alone[0].dialogue.prefix()] * 2, jnp.int32)
+    together = jax.jit(lambda prefix: remember.begin(params, prefix, config=config, dtype=jnp.float32))(prefix)
+    step = jax.jit(functools.partial(remember.watch, config=config))
+    turns = [[range(4), range(0)], [range(4, 8), range(4)], [range(8, 12), range(4, 8)]]
+    for i, turn in enumerate(turns):
+        frames = np.zeros((2, 8, 3, *SIZE), np.uint8)
+        for b, chunks in enumerate(turn):
+            for n, index in enumerate(chunks):
+                frames[b, 2 * n : 2 * n + 2] = chunk(index, seed=b).frames
+        second = 2.0 * (4 * np.asarray([[i], [i - 1]]) + np.arange(4))
+        valid = np.asarray([[True] * 4, [bool(turn[1])] * 4])
+        together = step(params, together, Clip(jnp.asarray(frames), jnp.asarray(second, jnp.float32), jnp.asarray(valid)))
+    live = prefix.shape[1] + 30
+    for b, stream in enumerate(alone):
+        mine = jax.tree.map(lambda x, b=b: x[b : b + 1], dataclasses.replace(together, marks=None))
+        mine = dataclasses.replace(mine, marks=jax.tree.map(lambda x, b=b: x[:, b : b + 1], together.marks))
+        np.testing.assert_array_equal(mine.count, stream.state.count)
+        for place, expected in zip(mine.marks.place, stream.state.marks.place, strict=True):
+            np.testing.assert_array_equal(place[0, :30], expected[0, :30])
+        for name in ("keys", "values", "means"):
+            for array, expected in zip(getattr(mine, name), getattr(stream.state, name), strict=True):
+                np.testing.assert_allclose(array[:, :, :live], expected[:, :, :live], atol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------- asking
