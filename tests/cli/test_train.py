@@ -7,18 +7,17 @@ import pytest
 from launch import train as launched
 from svlm_jax import cli
 from svlm_jax.checkpoint import hf
+from svlm_jax.train import run as training
 from tests import checkpoints
 
 TINY = str(Path(__file__).parents[2] / "configs" / "tiny.py")
+MAINS = [lambda argv: cli.main(["train", *argv]), launched.main]
 
 
-@pytest.fixture
-def arguments(tmp_path):
-    changes = [f"folder={tmp_path}", f"model.tokenizer={checkpoints.tiny()}", "loop.steps=1", "evaluation=None"]
-    return [TINY, *changes]
-
-
-def test_a_run_is_exported_and_both_commands_are_one(arguments, tmp_path, capsys):
+@pytest.mark.slow
+def test_a_run_is_exported_and_both_commands_are_one(tmp_path, capsys):
+    arguments = [TINY, f"folder={tmp_path}", f"model.tokenizer={checkpoints.tiny()}", "loop.steps=1", "evaluation=None"]
+    arguments += ["data.pipeline.batch=8"]  # a sample a device
     assert cli.main(["train", *arguments]) == 0
     assert "tiny finished" in " ".join(capsys.readouterr().err.split())
     assert launched.main([*arguments, "--export", str(tmp_path / "model")]) == 0
@@ -26,7 +25,16 @@ def test_a_run_is_exported_and_both_commands_are_one(arguments, tmp_path, capsys
     assert hf.load(tmp_path / "model").config.text.num_layers > 0
 
 
-@pytest.mark.parametrize("main", [lambda argv: cli.main(["train", *argv]), launched.main])
+@pytest.mark.parametrize("main", MAINS)
+@pytest.mark.parametrize(("outcome", "code"), [("finished", 0), ("preempted", launched.PREEMPTED)])
+def test_the_outcome_is_the_exit_code(main, outcome, code, monkeypatch, capsys):
+    configs = []
+    monkeypatch.setattr(training, "run", lambda config, say: configs.append(config) or outcome)
+    assert main([TINY, "loop.steps=7"]) == code
+    assert configs[0].loop.steps == 7 and f"tiny {outcome}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("main", MAINS)
 def test_bad_inputs_are_one_sentence(main, capsys):
     assert main(["nowhere.py"]) == 2
     complaint = capsys.readouterr().err
