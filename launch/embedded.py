@@ -48,6 +48,7 @@ because a board shows the score at the first kick-off of a game only. It knows n
 
 Made by `python -m launch.embedded`: from random weights (seed {seed}), {steps:,} steps of 8 chunks of 24 s with pictures and 8
 of 165 s of which only scores are learned, float32, in {minutes:.0f} minutes on {processor} ({cores} cores, jax {jax}){note}.
+
 Every chunk is of a match drawn for it, so training never sees a chunk twice.
 
 Streamed free-running on {count} matches of {match_minutes:.0f} minutes that it was not trained on (seeds {seeds}):
