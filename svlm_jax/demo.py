@@ -7,6 +7,8 @@ from pathlib import Path
 from svlm_jax.synthetic.match import Match, write_match
 from svlm_jax.synthetic.score import Report, score_match
 
+FPS = 8  # smooth enough; copying the video with its captions is most of the demo's work
+
 
 def prepare(folder: Path, seconds: int, seed: int) -> Path:
     """The video of the first `seconds` of match `seed`, in `folder`; drawn only if it is not there yet."""
@@ -14,7 +16,7 @@ def prepare(folder: Path, seconds: int, seed: int) -> Path:
     match = folder / f"match-{seed}-{seconds}s.mp4"
     if not match.exists():
         unfinished = folder / "unfinished"
-        video, _ = write_match(unfinished, seed, seconds / 60)
+        video, _ = write_match(unfinished, seed, seconds / 60, fps=FPS)
         video.replace(match)
         shutil.rmtree(unfinished)
     return match

@@ -29,7 +29,7 @@ def test_demo_goes_through_the_real_path(embedded, tmp_path, capsys):
     used, limit = rows[-1]["cache"]["vision"]
     assert used == limit == rows[-2]["cache"]["vision"][0] == 16 * 12  # full, and forgetting, as the model was trained
     with av.open(str(folder / "captioned.mp4")) as video:
-        assert sum(1 for _ in video.decode(video=0)) == 18 * 12
+        assert sum(1 for _ in video.decode(video=0)) == 18 * demo.FPS
     assert (folder / "captions.vtt").read_text().startswith("WEBVTT")
     assert sorted(path.name for path in folder.iterdir() if path.suffix == ".mp4") == ["captioned.mp4", "match-3-18s.mp4"]
 
