@@ -7,7 +7,7 @@ from pathlib import Path
 from svlm_jax.commands.values import number
 
 BEFORE = """\
-A ball game is drawn from seed {seed}, red against blue. The model in this package, of 2.6 million parameters, has never seen
+A ball game is drawn from seed {seed}, red against blue. The model in this package, of 2.7 million parameters, has never seen
 it. Pictures go in, and once a second it says what happens; the score stands on a board only when a game begins, so it has to
 be remembered. It is this command:
 
