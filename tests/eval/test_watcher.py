@@ -71,6 +71,7 @@ def test_verbs_out_of_order(watcher):
         fresh.ask("Who?", max_new_tokens=4)
 
 
+@pytest.mark.slow
 def test_one_chunk_of_any_length(watcher):
     """A one-shot prefix: the cache holds its frames and the question, whatever the window of the stream."""
     long = dataclasses.replace(chunk(0, count=12), end=30.0)

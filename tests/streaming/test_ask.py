@@ -60,6 +60,7 @@ def test_the_first_chunk_can_be_asked_about():
     assert run(session, 0, 2) == run(stream(), 0, 2)
 
 
+@pytest.mark.slow
 def test_longer_answers_than_captions_have_room():
     session = stream()
     answer = session.ask("Go on.", chunk(0), max_new_tokens=60)
