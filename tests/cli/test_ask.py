@@ -40,6 +40,7 @@ def test_a_choice_is_told_in_words(video, capsys):
     assert ("A. red" in told) != ("B. blue" in told)
 
 
+@pytest.mark.slow
 def test_questions_beside_captions_change_no_caption(video, monkeypatch, capsys):
     """At a time, at the end, and typed while captions run."""
     short = ["--window", "vision=2,text=2,sink=4,tail=4", "--max-new-tokens", "2", "--no-live", "--max-pixels", "4704"]
@@ -55,6 +56,7 @@ def test_questions_beside_captions_change_no_caption(video, monkeypatch, capsys)
     assert {"0:02  What is it?", "0:06  And then?"} < set(questions) and sum(q.endswith("  Typed?") for q in questions) == 1
 
 
+@pytest.mark.slow
 def test_a_rehearsal_leaves_the_stream_before_its_first_second():
     """What compiles for a live stream does so on a twin."""
     vlm = StreamingVLM.from_pretrained(checkpoints.tiny(), dtype="float32")

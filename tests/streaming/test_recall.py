@@ -74,7 +74,9 @@ def tokens(stream) -> list[np.ndarray]:
 # ------------------------------------------------------------------------------------------- what is seen
 
 
-@pytest.mark.parametrize("family", get_args(Family))
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[] if name == "qwen2_5_vl" else pytest.mark.slow) for name in get_args(Family)]
+)
 def test_full_equals_plain_attention_over_everything(family):
     """Clip by clip into the memory, the last one cut short: the logits of the whole conversation run at once."""
     vlm = model(family)
@@ -123,6 +125,7 @@ def test_all_pages_are_the_whole_memory_and_forty_per_cent_are_not():
     assert (live == len(part.dialogue.prefix()) + 3 * 4 + CELLS).all()
 
 
+@pytest.mark.slow
 def test_the_last_frames_alone_are_seen_afresh():
     """The control: a fresh stream that sees nothing but the last four frames answers the same."""
     stream = watch(recall("last-frames", frames=4), 0, 7)
@@ -163,6 +166,7 @@ def test_the_state_is_as_large_after_many_clips_as_before_the_first():
     assert memory_bytes(stream.state) == size and recall_module._watch._cache_size() == compiled <= programs + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", [{"positions": "original"}, {"buckets": "cache"}, {"page_positions": True}])
 def test_each_switch_makes_a_difference(switch):
     """The default is seen by no other test to be the default: what is kept, or what a question finds, changes."""
@@ -186,6 +190,7 @@ def test_what_comes_later_changes_nothing_that_was_answered():
     np.testing.assert_array_equal(scores(early), scores(watch(recall("vsb+par", budget=30), 0, 9)))
 
 
+@pytest.mark.slow
 def test_a_frame_like_the_last_is_not_remembered():
     stream = recall("fifo", similar=0.999)
     for i in range(4):
@@ -196,6 +201,7 @@ def test_a_frame_like_the_last_is_not_remembered():
     assert tokens(stream)[0][CELLS] == 4 * CELLS  # places are those of the stream, dropped frames included
 
 
+@pytest.mark.slow
 def test_two_streams_in_one_program_are_what_they_are_alone():
     """One of them brings half a clip at first, so that they stand at different fills."""
     alone = [watch(recall("vsb+par", budget=30), 0, stop, seed=seed) for stop, seed in ((12, 0), (8, 1))]
@@ -284,6 +290,7 @@ def test_the_answer_says_what_it_read():
     assert earlier.at == 6.0 and earlier.seconds and max(earlier.seconds) < 6.0
 
 
+@pytest.mark.slow
 def test_pages_are_chosen_by_the_question_alone():
     """Another question reads other pages; the marks of the conversation around it do not choose."""
     stream = watch(recall("vsb+par", retrieve=0.2), 0, 24)
