@@ -1,0 +1,34 @@
+"""The notebooks run from beginning to end, and their generated files are those of their sources."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+jupytext = pytest.importorskip("jupytext", reason="needs the notebooks extra")
+nbclient = pytest.importorskip("nbclient", reason="needs the notebooks extra")
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+SOURCES = sorted(FOLDER.glob("*.py"))
+
+
+def cells(notebook):
+    return [(cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_generated_files_are_those_of_their_sources(source):
+    assert cells(jupytext.read(source)) == cells(jupytext.read(source.with_suffix(".ipynb"))), "run `make notebooks`"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_notebooks_run(source, tmp_path):
+    notebook = jupytext.read(source)
+    # The package that is tested is the one that is installed.
+    notebook.cells = [cell for cell in notebook.cells if "install" not in cell.metadata.get("tags", ())]
+    client = nbclient.NotebookClient(notebook, timeout=280, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
+    # One device, as people have it: not those that the tests pretend to have.
+    client.execute(env={name: value for name, value in os.environ.items() if name != "XLA_FLAGS"})
+    shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any(output.output_type == "stream" and " s  " in output.text for output in shown), "no caption was printed"
