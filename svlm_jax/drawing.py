@@ -55,6 +55,7 @@ def draw_cache(axes: "Axes", columns: Sequence[Int8[np.ndarray, "C"]], *, start:
     extent = (start, start + len(columns), 0, len(columns[0]))
     painted = np.asarray([to_rgb(colour) for colour in colours])[image]
     axes.imshow(painted, aspect="auto", origin="lower", extent=extent, interpolation="nearest")
+    axes.set_ylim(0, min(1.2 * (image > 0).sum(0).max(), len(image)))  # what is never used is cut off
     axes.set_xlabel("seconds of the stream")
     axes.set_ylabel("slots of the cache, in order")
     if legend:

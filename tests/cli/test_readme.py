@@ -1,6 +1,7 @@
 """What the README shows runs as it stands, with a small model and a short clip in the place of its names."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_python_examples_run(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("document", ["README.md", "docs/decisions.md"])
 def test_commands_are_understood(document):
     text = (ROOT / document).read_text()
-    commands = [line.partition("#")[0].split()[1:] for line in text.splitlines() if line.startswith("    svlm ")]
+    commands = [shlex.split(line, comments=True)[1:] for line in text.splitlines() if line.startswith("    svlm ")]
     for command in commands:
         cli.parser().parse_args(command)
     flags = set(re.findall(r"`(--[a-z-]+)", text))
