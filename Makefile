@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up themselves; they need Python >= 3.11, no GPU.
-.PHONY: demo test slow kernels lint format clean
+.PHONY: demo test slow kernels notebooks lint format clean
 
 # The first Python that is new enough; PYTHON=/path/to/python overrides it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -30,6 +30,10 @@ kernels:
 	@if test -z "$(NEWER)"; then echo "make kernels: skipped, there is no Python 3.12 or 3.13 here (set NEWER=/path/to/python)."; \
 	else $(MAKE) --no-print-directory test VENV=.venv-kernels PYTHON=$(NEWER) EXTRAS=test,aot,aot-tpu \
 		TEST_ARGS="tests/kernels tests/aot $(TEST_ARGS)"; fi
+
+# The notebooks that people open, from their sources.
+notebooks: $(VENV)/dev.stamp
+	@$(BIN)/jupytext --quiet --to ipynb notebooks/*.py
 
 lint: $(VENV)/dev.stamp
 	@$(BIN)/ruff check .

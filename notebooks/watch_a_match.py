@@ -54,7 +54,7 @@ import matplotlib.pyplot as plt
 
 spoken = [i for i, caption in enumerate(captions) if not caption.silent][-8:]
 figure, axes = plt.subplots(2, 4, figsize=(13, 6))
-for ax, i in zip(axes.flat, spoken):
+for ax, i in zip(axes.flat, spoken, strict=False):
     draw_second(ax, chunks[i].frames[0], f"{captions[i].start:.0f} s", captions[i].text)
 figure.tight_layout()
 
