@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     keep_compiled()
     if arguments.json:
         check_target(arguments.json)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     with loading(f"loading {arguments.model}") as progress:
         vlm = StreamingVLM.from_pretrained(
             arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
