@@ -27,6 +27,7 @@ def stream(vlm):
     return efficiency.series(vlm, PLAN, "stream")
 
 
+@pytest.mark.slow
 def test_streaming_is_flat_and_full_attention_grows(vlm, stream):
     assert len(stream["ms"]) == len(stream["cached_tokens"]) == 8
     assert len(set(stream["cached_tokens"][4:])) == 1 and len(set(stream["device_bytes"][4:])) == 1
@@ -39,6 +40,7 @@ def test_streaming_is_flat_and_full_attention_grows(vlm, stream):
     assert stream["device_bytes"][-1] < long["device_bytes"]
 
 
+@pytest.mark.slow
 def test_parts_make_the_whole_and_all_replies_have_the_same_number_of_tokens(vlm, stream):
     found = efficiency.steady(vlm, PLAN, "recompute", 2, parts=True)
     assert found["tokens_run"] > 2 * stream["tokens_run"], "all that is kept is run again"

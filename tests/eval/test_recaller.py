@@ -25,6 +25,7 @@ def recaller():
     return Recaller(Watcher(vlm), MEMORY, max_new_tokens=4)
 
 
+@pytest.mark.slow
 def test_rvs_end_to_end(recaller, tmp_path):
     """Two questions to one stream; answers do not depend on what is asked in between, or on where a run was stopped."""
     benchmark = BENCHMARKS["rvs-ego"]

@@ -42,6 +42,7 @@ def watch(watcher, start, stop, view=VIEW):
     return said
 
 
+@pytest.mark.slow
 def test_a_question_leaves_no_trace(watcher):
     expected = watch(watcher, 0, 4)
     assert watch(watcher, 0, 2) == expected[:2]
@@ -82,6 +83,7 @@ def test_one_chunk_of_any_length(watcher):
     assert answer.tokens > patches and answer.ms > 0
 
 
+@pytest.mark.slow
 def test_ovo_bench_end_to_end(watcher, tmp_path):
     """All rows with real compute."""
     benchmark = BENCHMARKS["ovo-bench"]

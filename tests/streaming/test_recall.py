@@ -107,6 +107,7 @@ def test_full_equals_plain_attention_over_everything(family):
     np.testing.assert_allclose(scores(stream), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_budget_that_holds_everything_is_full_attention():
     full = scores(watch(recall("full"), 0, 10))
     for policy in ("fifo", "vsb"):
@@ -115,6 +116,7 @@ def test_a_budget_that_holds_everything_is_full_attention():
     assert np.abs(small - full).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_all_pages_are_the_whole_memory_and_forty_per_cent_are_not():
     whole = scores(watch(recall("vsb", budget=30), 0, 10))
     np.testing.assert_allclose(scores(watch(recall("vsb+par", budget=30, retrieve=1.0), 0, 10)), whole, atol=1e-5)
