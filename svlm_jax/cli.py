@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from svlm_jax.commands import ask, bench, convert, demo, doctor, eval, train, watch
 from svlm_jax.errors import SvlmError
-from svlm_jax.interrupt import Interrupted, interruptible
+from svlm_jax.interrupt import BOTH, Interrupted, interruptible
 
 DESCRIPTION = """\
 Streaming vision-language models: a video file, URL, webcam or RTSP stream goes in; once a second the model speaks;
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     style = argparse.RawDescriptionHelpFormatter
     top = Parser(prog="svlm", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=style, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"svlm-jax {metadata.version('svlm-jax')}")
-    top.set_defaults(debug=False)
+    top.set_defaults(debug=False, signals=BOTH)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for command in (watch, ask, train, eval, bench, convert, doctor, demo):
         sub = command.add(commands)
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("svlm_jax").setLevel(logging.DEBUG)
         logging.getLogger("pallas_kernels").setLevel(logging.DEBUG)
     try:
-        with interruptible():
+        with interruptible(arguments.signals):
             return arguments.run(arguments)
     except Interrupted as interrupted:
         complain(f"stopped by {interrupted.name}")

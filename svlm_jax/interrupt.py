@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TypeVar
 
@@ -18,14 +18,17 @@ class Interrupted(BaseException):
         super().__init__(self.name)
 
 
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """While active, SIGINT and SIGTERM raise Interrupted in the main thread."""
+def interruptible(signals: Sequence[signal.Signals] = BOTH) -> Iterator[None]:
+    """While active, `signals` raise Interrupted in the main thread."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
         raise Interrupted(number)
 
-    with _handling(leave):
+    with _handling(leave, signals):
         yield
 
 
@@ -68,8 +71,8 @@ class Stoppable(Iterator[T]):
 
 
 @contextlib.contextmanager
-def _handling(handler: object) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}  # type: ignore[arg-type]
+def _handling(handler: object, signals: Sequence[signal.Signals] = BOTH) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in signals}  # type: ignore[arg-type]
     try:
         yield
     finally:

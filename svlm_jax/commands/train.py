@@ -1,6 +1,7 @@
 """`svlm train`: one process that trains; `python -m launch.train` is the same for every process of a cluster."""
 
 import argparse
+import signal
 
 PREEMPTED = 42
 EXAMPLES = """\
@@ -22,6 +23,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     parser.add_argument("config", metavar="CONFIG", help="Python file with get_config(), such as configs/tiny.py")
     parser.add_argument("changes", nargs="*", metavar="name=value", help="fields to change, such as loop.steps=100")
     parser.add_argument("--export", metavar="FOLDER", help="write the newest checkpoint as a Hugging Face folder, and leave")
+    # SIGTERM is for the run to hear: jax.distributed listens where there are several processes.
+    parser.set_defaults(signals=(signal.SIGINT,))
     return parser
 
 
