@@ -100,8 +100,10 @@ def _card(config: TrainConfig, vlm: StreamingVLM, steps: int, figures: Sequence[
     machine = describe()
     rows = []
     for name, title in FIGURES.items():
-        values = [one[name] for one in figures]
-        rows.append(f"| {title} | {statistics.fmean(values):.3f} | {', '.join(f'{value:.3f}' for value in values)} |")
+        # A short match may have nothing to be judged by.
+        values = [one[name] for one in figures if one[name] is not None]
+        mean = f"{statistics.fmean(values):.3f}" if values else "-"
+        rows.append(f"| {title} | {mean} | {', '.join(f'{value:.3f}' for value in values) or '-'} |")
     return CARD.format(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(vlm.params)) / 1e6,
         seed=config.seed,

@@ -25,6 +25,7 @@ def ask(video, *arguments):
     return cli.main(["ask", str(video), *arguments, *model, "--max-new-tokens", "3"])
 
 
+@pytest.mark.slow
 def test_answers_are_told_and_written(video, tmp_path, capsys):
     assert ask(video, "0:02 What is it?", "And at the end?", "--jsonl", str(tmp_path / "answers.jsonl")) == 0
     told = capsys.readouterr().out

@@ -99,6 +99,7 @@ def test_the_summary_reads_rows():
     assert set(efficiency.summary({}).values()) == {None}
 
 
+@pytest.mark.slow
 def test_the_command_writes_rows_and_a_figure_and_goes_on(tmp_path, capsys, monkeypatch):
     file = tmp_path / "bench.json"
     argv = ["bench", "--model", "random:tiny", "--size", "56x56", "--tokens", "3", "--seconds", "8", "--json", str(file)]

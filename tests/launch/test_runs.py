@@ -135,11 +135,14 @@ def runs(tokenizer: Path, tmp_path: Path) -> Iterator[Runs]:
 
 
 def test_processes_sigterm_and_other_meshes_make_no_difference(alone: Runs, runs: Runs) -> None:
-    """2 processes -> SIGTERM to the launcher -> 1 process on another mesh -> its trace is that of the uninterrupted run."""
+    """2 processes -> SIGTERM to the launcher -> 1 process -> SIGTERM -> 2 processes on another mesh: the trace is the same."""
     two = runs.start(2, 1, "mesh.data=2", "mesh.fsdp=1")
     runs.wait_for(2, two)
-    runs.stop(two)
-    runs.finish(1, 2, "mesh.data=1", "mesh.fsdp=2")
+    done = runs.stop(two)
+    one = runs.start(1, 1)
+    runs.wait_for(done + 2, one)
+    runs.stop(one)
+    runs.finish(2, 1, "mesh.data=1", "mesh.fsdp=2")
     np.testing.assert_allclose(runs.losses(), alone.losses(), rtol=1e-5)
 
 

@@ -76,6 +76,7 @@ def test_other_questions_of_like_length_compile_nothing():
     assert step.step._cache_size() == before
 
 
+@pytest.mark.slow
 def test_room_changes_nothing_else():
     assert run(stream(), 0, 5) == run(model().stream(SETTINGS), 0, 5)
 

@@ -235,6 +235,7 @@ def test_two_streams_in_one_program_are_what_they_are_alone():
 # ------------------------------------------------------------------------------------------- asking
 
 
+@pytest.mark.slow
 def test_a_question_leaves_the_stream_as_it_was():
     stream = watch(recall(), 0, 6)
     before = jax.tree.map(np.asarray, stream.state)

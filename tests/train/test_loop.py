@@ -163,6 +163,7 @@ def test_data_that_nothing_can_be_learned_from_ends_the_run(single: Runner, tmp_
     assert records[-1]["broken_samples"] == 10
 
 
+@pytest.mark.slow
 def test_goes_on_on_another_mesh(whole, single: Runner, tmp_path: Path) -> None:
     assert single.run(tmp_path, steps=3)[0] == "finished"
     outcome, records = Runner(MeshConfig(1, 2, 2), 4).run(tmp_path)
