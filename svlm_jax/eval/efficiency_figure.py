@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
+import numpy as np
 from matplotlib.axes import Axes
 
 from svlm_jax.eval.efficiency import PARTS, REAL_TIME
@@ -52,17 +53,16 @@ def _over_time(ax: Axes, rows: Rows, key: str, title: str, scale: float = 1.0) -
 
 def _parts(ax: Axes, rows: Rows) -> None:
     """What a second consists of, and how long it takes at other frame rates."""
-    split = {name: row["parts_ms"] for name, row in rows.items() if row["kind"] == "parts"}
-    left = [0.0] * len(split)
+    # A bar each: lengths on a logarithmic axis do not add up.
+    split = [row["parts_ms"] for row in rows.values() if row["kind"] == "parts"]
+    names = [name.removeprefix("parts of ") for name, row in rows.items() if row["kind"] == "parts"]
     for part in PARTS:
-        wide = [parts[part] for parts in split.values()]
-        ax.barh(list(split), wide, left=left, label=part)
-        left = [start + width for start, width in zip(left, wide, strict=True)]
+        ax.barh([f"{name}: {part}" for name in names], [parts[part] for parts in split], label=part)
     rates = {name: row["ms"] for name, row in rows.items() if row["kind"] == "rate"}
     ax.barh(list(rates), list(rates.values()), color="tab:grey", label="whole")
     ax.axvline(1000, color="grey", ls="--", lw=1, label="real time")
     ax.invert_yaxis()
-    ax.set(title="ms for a second of the video", xscale="symlog")
+    ax.set(title="ms for a second of the video", xscale="log")
     ax.legend()
 
 
@@ -78,4 +78,7 @@ def _first(ax: Axes, rows: Rows) -> None:
     ax.set(title="ms to the first token", xlabel="frames seen", xscale="log", yscale="log")
     ax.grid(alpha=0.3)
     if ax.lines:
+        counts = sorted({int(count) for line in ax.lines for count in np.asarray(line.get_xdata())})
+        ax.set_xticks(counts, [f"{count:,}" for count in counts], minor=False)
+        ax.set_xticks([], minor=True)
         ax.legend()
