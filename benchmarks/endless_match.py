@@ -6,8 +6,10 @@ Free-running, the same weights everywhere. For every ten minutes: event F1 (righ
 lines with the true score per game, score lines that follow from the model's own last, silence precision, compute per second.
 
 Full attention and recomputing cost too much for two hours on a CPU; they, and the ablations, see the beginning of the match
-(--full-minutes, --recompute-minutes, --ablation-minutes), and their rows say so. Every row is written as soon as it is
-finished to benchmarks/results/endless_match.json, and is not run again when it is there; the figure stands beside it.
+(--full-minutes, --recompute-minutes, --ablation-minutes), and their rows say so. Every row is written as soon as it is finished
+to benchmarks/results/endless_match.json, and is not run again when it is there; the figure stands beside it.
+
+What training on overlapping chunks is worth is measured by benchmarks/overlap.py.
 """
 
 import argparse
@@ -30,7 +32,6 @@ from svlm_jax.synthetic.evaluate import evaluate_match
 from svlm_jax.synthetic.score import SLICE
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "endless_match.json"
-UNOVERLAPPED = "trained without overlap"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,6 @@ MODES = {
     "vision 1 s": Mode({"vision": 1.0}, "ablation_minutes"),
     "vision 4 s": Mode({"vision": 4.0}, "ablation_minutes"),
     "text 16 s": Mode({"text": 16.0}, "ablation_minutes"),
-    UNOVERLAPPED: Mode(),
 }
 FIGURES = ("event_f1", "score_accuracy", "score_consistency", "silence_precision")
 
@@ -151,7 +151,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", default="1", help="matches, such as 1,2,3")
     parser.add_argument("--modes", help=f"some of: {', '.join(MODES)}")
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--no-overlap-model", metavar="FOLDER", help="the same model trained without overlap, for its row")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     return parser
@@ -173,20 +172,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, names: list[str], console: rich.console.Console) -> None:
     command = ["python", "-m", "benchmarks.endless_match", *sys.argv[1:]]
-    models = {"": StreamingVLM.from_pretrained(arguments.model, dtype=arguments.dtype)}
-    settings = {"model": arguments.model, "no_overlap_model": arguments.no_overlap_model, "dtype": str(models[""].dtype)}
+    vlm = StreamingVLM.from_pretrained(arguments.model, dtype=arguments.dtype)
+    settings = {"model": arguments.model, "dtype": str(vlm.dtype)}
     rows = Rows(arguments.out, settings, manifest(command))
-    if arguments.no_overlap_model:
-        models[UNOVERLAPPED] = StreamingVLM.from_pretrained(arguments.no_overlap_model, dtype=arguments.dtype)
     for seed in (int(seed) for seed in arguments.seeds.split(",")):
         for name in names:
             minutes = minutes_of(name, arguments)
             row = f"{name}, match {seed}, {minutes:g} minutes"
-            if row in rows or (name == UNOVERLAPPED and not arguments.no_overlap_model):
-                console.print(f"{row}: {'there already' if row in rows else 'left out, no such model was given'}")
+            if row in rows:
+                console.print(f"{row}: there already")
                 continue
             console.print(f"{row}:")
-            rows.add(row, measure(models.get(name, models[""]), name, seed, minutes, console))
+            rows.add(row, measure(vlm, name, seed, minutes, console))
             draw(rows.rows, arguments.out.with_suffix(".png"))
     console.print(json.dumps({name: {key: row[key] for key in FIGURES} for name, row in rows.rows.items()}, indent=1))
 
