@@ -71,14 +71,10 @@ class LoopConfig:
 
 
 class Preemption:
-    """Whether the run should save and leave: after a SIGTERM here or, with several processes, to any of them.
-
-    Attributes:
-      asked: known at once, to a run of one process only; several agree at the end of a step.
-    """
+    """Whether the run should save and leave: after a SIGTERM here or, with several processes, to any of them."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._asked = False
         self._before: Any = None
 
     def __enter__(self) -> Self:
@@ -91,14 +87,14 @@ class Preemption:
         if jax.process_count() == 1:
             signal.signal(signal.SIGTERM, self._before)
 
-    def at(self, step: int) -> bool:
-        """The same answer in every process; to be asked once after every step."""
+    def at(self, number: int) -> bool:
+        """The same answer in every process, once behind every micro-batch; `number` counts them over the whole run."""
         if jax.process_count() > 1:
-            return bool(multihost_utils.reached_preemption_sync_point(step))
-        return self.asked
+            return bool(multihost_utils.reached_preemption_sync_point(number))
+        return self._asked
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
+        self._asked = True
 
 
 class Loop:
@@ -138,7 +134,7 @@ class Loop:
         with Preemption() as preemption:
             while done < self.config.steps and outcome == "finished":
                 where = self.data.state()
-                state, record = self._one(state, frozen, preemption)
+                state, record = self._one(state, frozen, done, preemption)
                 last = False
                 if record is None:
                     outcome = "preempted"
@@ -152,7 +148,7 @@ class Loop:
                     if self._evaluation is not None and (last or _due(done, self.config.eval_every)):
                         record |= self.evaluate(state, frozen)
                     self.reports.write(done, self.config.steps, record)
-                    if preemption.at(done) and not last:
+                    if preemption.at(done * self.config.accumulate) and not last:
                         outcome = "preempted"
                 if done > saved and (last or outcome == "preempted" or _due(done, self.config.save_every)):
                     self.checkpoints.save(done, state, where)
@@ -174,8 +170,8 @@ class Loop:
         loss, tokens, correct = (float(value) for value in totals)
         return {"eval_loss": loss / max(tokens, 1), "eval_accuracy": correct / max(tokens, 1)}
 
-    def _one(self, state: TrainState, frozen: Flat, preemption: Preemption) -> tuple[TrainState, Record | None]:
-        """One step; (the state as it was, None) when the machine is wanted back in the middle.
+    def _one(self, state: TrainState, frozen: Flat, done: int, preemption: Preemption) -> tuple[TrainState, Record | None]:
+        """The step behind `done` others; (the state as it was, None) when the machine is wanted back in the middle.
 
         A published step takes minutes, longer than schedulers wait; what it has added up is dropped.
         """
@@ -189,7 +185,7 @@ class Loop:
             waited += wait
             tokens += batch.tokens.size
             flops += self._flops(batch) if self._flops else 0.0
-            if number < self.config.accumulate and preemption.asked:
+            if number < self.config.accumulate and preemption.at(done * self.config.accumulate + number):
                 return state, None
         rate = float(self._rate(int(state.step)))
         state, metrics = self.step.apply(state, sums)

@@ -146,6 +146,13 @@ def test_processes_sigterm_and_other_meshes_make_no_difference(alone: Runs, runs
     np.testing.assert_allclose(runs.losses(), alone.losses(), rtol=1e-5)
 
 
+def test_processes_leave_in_the_middle_of_a_long_step(runs: Runs) -> None:
+    """A published step takes minutes, longer than schedulers wait: both drop the second one and keep the first."""
+    two = runs.start(2, 1, "loop.accumulate=200")
+    runs.wait_for(1, two)
+    assert runs.stop(two) == 1
+
+
 def _readable(runs: Runs) -> None:
     """Every checkpoint that looks complete can be read in whole."""
     with contextlib.closing(orbax_io.ocp().training.Checkpointer(runs.checkpoints)) as reader:
