@@ -13,9 +13,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from svlm_jax.cache.memory import MemoryConfig as MemoryConfig
     from svlm_jax.cache.window import WindowConfig as WindowConfig
     from svlm_jax.config import ModelConfig as ModelConfig
+    from svlm_jax.config_memory import MemoryConfig as MemoryConfig
     from svlm_jax.errors import SvlmError as SvlmError
     from svlm_jax.streaming.caption import Caption as Caption
     from svlm_jax.streaming.caption import Timing as Timing
@@ -35,7 +35,7 @@ _HOME = {
     "Answer": "streaming.dialogue",
     "Caption": "streaming.caption",
     "FrameSource": "streaming.sources",
-    "MemoryConfig": "cache.memory",
+    "MemoryConfig": "config_memory",
     "ModelConfig": "config",
     "Recall": "streaming.recall",
     "RecallSettings": "streaming.recall",

@@ -20,7 +20,6 @@ order. What is kept when a clip comes, and what a question reads, is the policy:
 import dataclasses
 import functools
 import math
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,80 +29,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from svlm_jax.cache import vsb
 from svlm_jax.config import TextConfig
+from svlm_jax.config_memory import MemoryConfig, Positions
 from svlm_jax.errors import ConfigError
 
-Policy = Literal["full", "window", "fifo", "top-k", "last-frames", "vsb", "vsb+par"]
-Positions = Literal["contiguous", "original"]
-Buckets = Literal["stream", "cache"]
-SCORED = ("top-k", "vsb", "vsb+par")
 NEVER = -1  # the place of a slot that holds nothing
-
-
-@dataclasses.dataclass(frozen=True)
-class MemoryConfig:
-    """What is remembered. The defaults are LiveVLM's where it publishes them, else those that `docs/memory.md` argues for.
-
-    Attributes:
-      policy: see the head of this file.
-      budget: M, vision tokens kept in each layer, the short-term memory included.
-      clip_frames: frames that are read, and compressed, at a time.
-      recent_frames: the short-term memory, never compressed and always read.
-      scatter: share of the long-term budget that buckets fill; the rest, R tokens, survives by score alone.
-      capacity: tokens a bucket.
-      queries: r, the last vision tokens of a clip, whose attention gives the scores.
-      buckets: spans of the "stream", or of what is in the "cache".
-      page: keys a page. retrieve: share of the pages that a question reads.
-      page_positions: choose pages by rotated keys and queries (the paper's ablation, which is worse).
-      positions: "contiguous" closes the gaps that eviction left; "original" keeps them.
-      window: seconds kept by policy "window". frames: those kept by policy "last-frames".
-      similar: frames whose cosine with the last frame kept is above this are not remembered; None = all are.
-    """
-
-    policy: Policy = "vsb+par"
-    budget: int = 12_000
-    clip_frames: int = 32
-    recent_frames: int = 2
-    scatter: float = 0.5
-    capacity: int = 1
-    queries: int = 64
-    buckets: Buckets = "stream"
-    page: int = 16
-    retrieve: float = 0.4
-    page_positions: bool = False
-    positions: Positions = "contiguous"
-    window: float = 16.0
-    frames: int = 4
-    similar: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("policy", Policy), ("positions", Positions), ("buckets", Buckets)):
-            if getattr(self, name) not in get_args(allowed):
-                raise ConfigError(f"memory {name}={getattr(self, name)!r}: expected one of {', '.join(get_args(allowed))}")
-        for name in ("budget", "clip_frames", "capacity", "queries", "page", "frames"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"memory {name}={getattr(self, name)}: expected 1 or more")
-        checks = (
-            ("recent_frames", self.recent_frames >= 0, "0 or more"),
-            ("scatter", 0 <= self.scatter <= 1, "a share from 0 to 1"),
-            ("retrieve", 0 < self.retrieve <= 1, "a share above 0, at most 1"),
-            ("window", math.isfinite(self.window) and self.window > 0, "a finite number of seconds above 0"),
-            ("similar", self.similar is None or -1 <= self.similar <= 1, "a cosine from -1 to 1, or none"),
-        )
-        for name, fine, expected in checks:
-            if not fine:
-                raise ConfigError(f"memory {name}={getattr(self, name)}: expected {expected}")
-        if self.page_positions and self.policy != "vsb+par":
-            raise ConfigError(f"memory page_positions with policy={self.policy}: expected vsb+par, which alone reads pages")
-
-    @property
-    def scored(self) -> bool:
-        """Whether a clip's attention decides what is kept."""
-        return self.policy in SCORED
-
-    @property
-    def paged(self) -> bool:
-        """Whether a question reads pages."""
-        return self.policy == "vsb+par"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,15 +1,18 @@
 """`svlm ask`: questions about a video stream, answered from a memory of fixed size; and the same beside `svlm watch`."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import queue
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, get_args
 
 from svlm_jax.commands.progress import loading
 from svlm_jax.commands.values import number
+from svlm_jax.config_memory import MemoryConfig, Policy
 
 if TYPE_CHECKING:
     from svlm_jax.streaming.chunk import Chunk
@@ -27,7 +30,6 @@ examples:
 A question that begins with a time is asked at that time and reads what was seen before it."""
 
 TYPED = "-"  # --ask - reads questions from the keyboard
-POLICIES = ("full", "window", "fifo", "top-k", "last-frames", "vsb", "vsb+par")
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -40,7 +42,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     parser.add_argument("source", metavar="SOURCE", help="a video file, an http(s):// or rtsp:// address, or a webcam number")
     parser.add_argument("questions", nargs="+", metavar="QUESTION", help='text, or a time and text: "00:42 Who scored first?"')
     parser.add_argument("--choice", action="append", metavar="TEXT", help="an option to choose from; repeat it for each")
-    parser.add_argument("--jsonl", metavar="FILE", help="one JSON object an answer")
+    parser.add_argument("--jsonl", metavar="FILE", help="one JSON object an answer, written as it comes")
     model = parser.add_argument_group("model")
     model.add_argument("--model", required=True, metavar="FOLDER_OR_HUB_ID", help="a Hugging Face checkpoint")
     model.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id (default: its main branch)")
@@ -51,17 +53,22 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     video.add_argument("--fps", type=number(float, above=0), default=0.5, help="frames per second that the model sees (0.5)")
     video.add_argument("--duration", type=number(float, above=0), metavar="SECONDS", help="how much to watch (all)")
     video.add_argument("--max-pixels", type=number(int, least=784), metavar="N", help="pixels of a frame at most (602112)")
-    memory = parser.add_argument_group("memory")
-    memory.add_argument(
-        "--memory",
-        choices=POLICIES,
-        default="vsb+par",
-        help="what is kept and read: LiveVLM's (default), or what it is measured by",
-    )
-    memory.add_argument("--budget", type=number(int, least=1), default=12_000, metavar="TOKENS", help="kept in all (12000)")
-    memory.add_argument("--clip", type=number(int, least=1), default=32, metavar="FRAMES", help="read at a time (32)")
-    memory.add_argument("--retrieve", type=number(float, above=0), default=0.4, metavar="SHARE", help="of the pages (0.4)")
+    _memory(parser.add_argument_group("memory"))
     return parser
+
+
+def _memory(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--memory",
+        choices=get_args(Policy),
+        default=MemoryConfig.policy,
+        help="what is kept and read: LiveVLM's (vsb+par, default), or what it is measured by",
+    )
+    group.add_argument("--budget", type=number(int, least=1), metavar="TOKENS", help="kept in all (12000)")
+    group.add_argument("--clip", type=number(int, least=1), metavar="FRAMES", help="read at a time (32)")
+    group.add_argument("--retrieve", type=number(float, above=0), metavar="SHARE", help="of the pages that vsb+par reads (0.4)")
+    group.add_argument("--window", type=number(float, above=0), metavar="SECONDS", help="what the memory `window` keeps (16)")
+    group.add_argument("--frames", type=number(int, least=1), metavar="N", help="what the memory `last-frames` keeps (4)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -74,36 +81,32 @@ def run(arguments: argparse.Namespace) -> int:
     from svlm_jax.streaming.recall import Recall
     from svlm_jax.streaming.schedule import Schedule, timed
     from svlm_jax.streaming.session import StreamingVLM
-    from svlm_jax.streaming.sinks.base import check_target
+    from svlm_jax.streaming.sinks.base import check_distinct, check_target
 
     limit_arenas()
     keep_compiled()
     settings = _settings(arguments)
     if arguments.jsonl:
-        check_target(arguments.jsonl)
+        check_distinct([check_target(arguments.jsonl)], arguments.source)
     with loading(f"loading {arguments.model}") as progress:
         vlm = StreamingVLM.from_pretrained(
             arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
         )
-    recall = Recall(vlm, settings)
-    schedule = Schedule(recall, [timed(text) for text in arguments.questions], arguments.choice)
-    console, answers = Console(highlight=False), []
-
-    def tell(answer: "Answer") -> None:
-        answers.append(answer)
-        show(console, recall, answer, arguments.choice)
-
+    recall, console = Recall(vlm, settings), Console(highlight=False)
     pixels = pixel_bounds(vlm.checkpoint.generation_config, arguments.max_pixels)
-    with recall.open(arguments.source, duration=arguments.duration, **pixels) as source:
-        for _ in recall.watch(source):
-            for answer in schedule.due():
-                tell(answer)
-    try:
-        for answer in schedule.rest():
-            tell(answer)
-    finally:
-        if arguments.jsonl:
-            _write(arguments.jsonl, answers)
+    with (
+        recall.open(arguments.source, duration=arguments.duration, **pixels) as source,
+        _records(arguments.jsonl) as record,
+    ):
+
+        def tell(answer: "Answer") -> None:
+            show(console, recall, answer, arguments.choice)
+            record(answer)
+
+        schedule = Schedule(recall, [timed(text) for text in arguments.questions], tell, arguments.choice)
+        for chunk in source:
+            schedule.feed(chunk)
+        schedule.finish()
     return 0
 
 
@@ -121,20 +124,37 @@ def show(console: Any, recall: "Recall", answer: "Answer", choices: list[str] | 
 
 
 def _settings(arguments: argparse.Namespace) -> "RecallSettings":
-    from svlm_jax.cache.memory import MemoryConfig
     from svlm_jax.streaming.recall import RecallSettings
 
-    memory = MemoryConfig(
-        policy=arguments.memory, budget=arguments.budget, clip_frames=arguments.clip, retrieve=arguments.retrieve
+    memory = MemoryConfig.of(
+        arguments.memory,
+        budget=arguments.budget,
+        clip_frames=arguments.clip,
+        retrieve=arguments.retrieve,
+        window=arguments.window,
+        frames=arguments.frames,
     )
     settings = RecallSettings(memory=memory, fps=arguments.fps, max_new_tokens=arguments.max_new_tokens)
     return settings if arguments.system is None else dataclasses.replace(settings, system=arguments.system)
 
 
-def _write(path: str, answers: list["Answer"]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        for answer in answers:
-            file.write(json.dumps(dataclasses.asdict(answer)) + "\n")
+@contextlib.contextmanager
+def _records(path: str | None) -> Iterator[Callable[["Answer"], None]]:
+    """Writes answers into a file of JSON Lines, each as it comes, so that none is lost when the source breaks."""
+    from svlm_jax.streaming.sinks.base import writing
+
+    if path is None:
+        yield lambda answer: None
+        return
+    with contextlib.ExitStack() as stack:
+        with writing(path):
+            file = stack.enter_context(open(path, "w", encoding="utf-8", buffering=1))  # a line at a time
+
+        def record(answer: "Answer") -> None:
+            with writing(path):
+                file.write(json.dumps(dataclasses.asdict(answer)) + "\n")
+
+        yield record
 
 
 # ----------------------------------------------------------------------------------------------- beside `svlm watch`
@@ -160,7 +180,7 @@ class Beside:
         from svlm_jax.streaming.schedule import Schedule, timed
 
         self.recall = recall
-        self.schedule = Schedule(recall, [timed(text) for text in questions if text != TYPED])
+        self.schedule = Schedule(recall, [timed(text) for text in questions if text != TYPED], self._tell)
         self._typed: queue.SimpleQueue[str] = queue.SimpleQueue()
         if TYPED in questions:
             threading.Thread(target=self._listen, name="svlm-questions", daemon=True).start()
@@ -174,16 +194,13 @@ class Beside:
 
     def feed(self, chunk: "Chunk") -> None:
         """Remembers a chunk, and answers what is due, or was typed since the last one."""
-        self.recall.feed(chunk)
-        for answer in self.schedule.due():
-            self._tell(answer)
+        self.schedule.feed(chunk)
         while not self._typed.empty():
             self._tell(self.recall.ask(self._typed.get()))
 
     def finish(self) -> None:
         """Answers what was to be asked at the end."""
-        for answer in self.schedule.rest():
-            self._tell(answer)
+        self.schedule.finish()
 
     def _tell(self, answer: "Answer") -> None:
         from rich.console import Console
@@ -198,7 +215,6 @@ class Beside:
 
 def questions_beside(arguments: argparse.Namespace, session: "Session") -> Beside | None:
     """What `--ask` wants; None without it."""
-    from svlm_jax.cache.memory import MemoryConfig
     from svlm_jax.streaming.recall import Recall, RecallSettings
 
     if not arguments.ask:

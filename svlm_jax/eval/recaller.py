@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from svlm_jax.cache.memory import MemoryConfig
+from svlm_jax.config_memory import MemoryConfig
 from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.eval.interface import Answer, View
 from svlm_jax.eval.watcher import Watcher

@@ -38,13 +38,11 @@ class Question:
 
     Attributes:
       token: ids. valid: the real ones. asked: those that choose pages: the words of the newest question.
-      until: nothing seen at or after this second is read.
     """
 
     token: Int[Array, "B T"]
     valid: Bool[Array, "B T"]
     asked: Bool[Array, "B T"]
-    until: Float[Array, "B"]
 
 
 @jax.tree_util.register_dataclass
@@ -210,9 +208,6 @@ def read_layer(
 ) -> Read:
     """What a layer reads for queries that are not rotated: pages and the short-term memory, or all that it holds."""
     shape, memory = config.shape, config.memory
-    # Slots are in order of time, so a question about an earlier moment sees a shorter memory.
-    before = (jnp.arange(shape.vision) < count[:, None]) & (layer.marks.second < question.until[:, None])
-    count = before.sum(1)
     if memory.paged:
         slot, live = _pages(layer, count, q, question, decoder, config)
         marks = mem.take_marks(layer.marks, slot)
@@ -220,7 +215,8 @@ def read_layer(
         rows = jnp.concatenate([prefix, shape.prefix + slot], axis=1)
         keys, values = par.gather(layer.keys, rows), par.gather(layer.values, rows)
     else:
-        live, marks, keys, values = before, layer.marks, layer.keys, layer.values
+        live = jnp.arange(shape.vision) < count[:, None]
+        marks, keys, values = layer.marks, layer.keys, layer.values
     position, begin = mem.positions(marks, live, shape, memory.positions)
     text = jnp.ones((len(live), shape.prefix), bool)
     return Read(

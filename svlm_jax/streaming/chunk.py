@@ -1,6 +1,7 @@
 """What a video source hands to a session: chunks of frames, and what is known about the stream."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -68,4 +69,15 @@ def merge(parts: list[Chunk], seconds: float) -> Chunk:
     picked = [frames[int(np.abs(times - target).argmin())] for target in targets]
     return dataclasses.replace(
         newest, frames=np.stack(picked), start=start, dropped=end - start - seconds, read_ms=sum(part.read_ms for part in parts)
+    )
+
+
+def split(chunk: Chunk, second: float) -> tuple[Chunk, Chunk]:
+    """The frames of a chunk that stand before `second`, and those from it on; either half may have none."""
+    count, span = len(chunk.frames), chunk.end - chunk.start
+    first = min(max(math.ceil((second - chunk.start) / span * count - 1e-6), 0), count) if count else 0
+    middle = chunk.start + span * first / max(count, 1)
+    return (
+        dataclasses.replace(chunk, frames=chunk.frames[:first], end=middle),
+        dataclasses.replace(chunk, frames=chunk.frames[first:], start=middle),
     )

@@ -1,6 +1,6 @@
 """Questions about a stream, at any time: frames in, answers out. All compute is in `remember` and `answer`.
 
-recall = vlm.recall(policy="vsb+par", budget=12_000)
+recall = vlm.recall(memory=MemoryConfig(policy="vsb+par", budget=12_000))
 for seconds in recall.watch("match.mp4"):
     ...
 answer = recall.ask("Who scored first?")
@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pallas_kernels.dispatch import Implementation
-from svlm_jax.cache.memory import Memory, MemoryConfig, memory_shape
+from svlm_jax.cache.memory import Memory, memory_shape
+from svlm_jax.config_memory import MemoryConfig
 from svlm_jax.data.video import TEMPORAL_PATCH
 from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.streaming import answer as answering
@@ -175,24 +176,23 @@ class Recall:
         *,
         choices: Sequence[str] | None = None,
         follows: Answer | None = None,
-        at: float | None = None,
     ) -> Answer:
-        """The model's answer. The stream is left untouched.
+        """The model's answer, from everything seen so far. The stream is left untouched.
 
         Args:
           choices: options of a multiple-choice question; the answer is then the letter that the model finds likeliest.
           follows: an earlier answer that this question refers to; its questions and answers stand before this one.
-          at: only what was seen before this second is read; None = everything so far.
         Raises:
-          StreamError: no video yet, or a time that the stream has not reached.
+          StreamError: no video yet.
           ConfigError: an empty question, or fewer than two choices.
         """
         began = time.perf_counter()
         turn = self.dialogue.turn(question, choices, follows)
-        self._check_time(question, at)
-        memory = jax.block_until_ready(self._current())
+        if self._state is None:
+            raise StreamError(f"the question {question!r} came before any video: expected at least one frame to ask about")
+        jax.block_until_ready(self._current())
         caught_up = time.perf_counter()
-        reading = jax.block_until_ready(_read(self.vlm.params, memory, _padded(turn, at), config=self.config))
+        reading = jax.block_until_ready(self.read(turn))
         first = time.perf_counter()
         if choices is None:
             tokens, scores = self._say(reading), None
@@ -203,7 +203,7 @@ class Recall:
             question=question,
             text=text,
             tokens=tokens,
-            at=self.position if at is None else at,
+            at=self.position,
             read=_seconds_read(reading),
             choice=None if scores is None else int(np.argmax(scores)),
             scores=scores,
@@ -213,20 +213,9 @@ class Recall:
             total_ms=1e3 * (time.perf_counter() - began),
         )
 
-    def reading(self, question: str, *, choices: Sequence[str] | None = None, at: float | None = None) -> Reading:
-        """A question read but not answered: what each layer reads, and the scores of the answer's first token."""
-        self._check_time(question, at)
-        return self.read(self.dialogue.turn(question, choices, None), at=at)
-
-    def read(self, turn: Turn, *, at: float | None = None) -> Reading:
-        """The same for ids behind the video that `dialogue.turn`, or the caller, made."""
-        return _read(self.vlm.params, self._current(), _padded(turn, at), config=self.config)
-
-    def _check_time(self, question: str, at: float | None) -> None:
-        if self._state is None:
-            raise StreamError(f"the question {question!r} came before any video: expected at least one frame to ask about")
-        if at is not None and not 0 < at <= self.position:
-            raise StreamError(f"a question about {at:.1f} s: expected a time that was watched, up to {self.position:.1f} s")
+    def read(self, turn: Turn) -> Reading:
+        """A question that `dialogue.turn` made, read: what each layer reads, and the scores of the answer's first token."""
+        return _read(self.vlm.params, self._current(), _padded(turn), config=self.config)
 
     def _say(self, reading: Reading) -> tuple[int, ...]:
         key = jax.random.key_data(jax.random.key(self.settings.seed, impl="threefry2x32"))[None]
@@ -302,13 +291,12 @@ class Recall:
             )
 
 
-def _padded(turn: Turn, at: float | None) -> Question:
+def _padded(turn: Turn) -> Question:
     pad = -len(turn.token) % PIECE
     return Question(
         token=jnp.asarray([turn.token + [0] * pad], jnp.int32),
         valid=jnp.asarray([[True] * len(turn.token) + [False] * pad]),
         asked=jnp.asarray([turn.asked + [False] * pad]),
-        until=jnp.asarray([jnp.inf if at is None else at], jnp.float32),
     )
 
 

@@ -21,9 +21,10 @@ from pallas_kernels.pooled_scores import pooled_scores
 from svlm_jax import functional
 from svlm_jax.cache import memory as mem
 from svlm_jax.cache import par
-from svlm_jax.cache.memory import Marks, Memory, MemoryConfig, MemoryShape
+from svlm_jax.cache.memory import Marks, Memory, MemoryShape
 from svlm_jax.cache.similar import novel
 from svlm_jax.config import ModelConfig
+from svlm_jax.config_memory import MemoryConfig
 from svlm_jax.functional import Params
 from svlm_jax.models import kv, rope
 from svlm_jax.models.decoder import Decoder

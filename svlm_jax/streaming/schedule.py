@@ -2,9 +2,10 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from svlm_jax.errors import StreamError
+from svlm_jax.streaming.chunk import Chunk, split
 from svlm_jax.streaming.dialogue import Answer
 from svlm_jax.streaming.recall import Recall
 
@@ -46,25 +47,46 @@ def spans(seconds: Sequence[float], step: float) -> tuple[tuple[float, float], .
 
 
 class Schedule:
-    """Asks each question when its time has come."""
+    """Feeds a stream and asks each question when its time has come, before any later frame is seen.
 
-    def __init__(self, recall: Recall, questions: Sequence[Timed], choices: Sequence[str] | None = None) -> None:
-        self.recall, self.choices = recall, choices
-        self._waiting = sorted(questions, key=lambda question: float("inf") if question.at is None else question.at)
+    Args:
+      tell: gets each answer as it comes.
+    """
 
-    def due(self) -> Iterator[Answer]:
-        """Answers to the questions whose time the stream has reached; each reads what was seen before that time."""
-        while self._waiting and self._waiting[0].at is not None and self._waiting[0].at <= self.recall.position:
-            question = self._waiting.pop(0)
-            yield self.recall.ask(question.text, choices=self.choices, at=question.at)
+    def __init__(
+        self,
+        recall: Recall,
+        questions: Sequence[Timed],
+        tell: Callable[[Answer], None],
+        choices: Sequence[str] | None = None,
+    ) -> None:
+        self.recall, self.tell, self.choices = recall, tell, choices
+        self._timed = sorted(((q.at, q.text) for q in questions if q.at is not None), key=lambda question: question[0])
+        self._last = [q.text for q in questions if q.at is None]
 
-    def rest(self) -> Iterator[Answer]:
-        """Answers to the questions for the end of the stream. Raises StreamError for a time that it did not reach."""
-        yield from self.due()
-        late = [question for question in self._waiting if question.at is not None]
-        for question in self._waiting[len(late) :]:
-            yield self.recall.ask(question.text, choices=self.choices)
-        self._waiting = []
-        if late:
-            end, wanted = clock(self.recall.position), clock(late[0].at or 0)
-            raise StreamError(f"the stream ended at {end}: expected it to reach {wanted}, the time of {late[0].text!r}")
+    def feed(self, chunk: Chunk) -> None:
+        """Shows the stream a chunk. A question about a moment inside it comes between the frames."""
+        while self._timed and self._timed[0][0] <= chunk.end:
+            at, text = self._timed.pop(0)
+            before, chunk = split(chunk, at)
+            self._show(before)
+            self.tell(dataclasses.replace(self._ask(text), at=at))
+        self._show(chunk)
+
+    def finish(self) -> None:
+        """Asks the questions for the end of the stream. Raises StreamError for a time that it did not reach."""
+        for text in self._last:
+            self.tell(self._ask(text))
+        self._last = []
+        if self._timed:
+            at, text = self._timed[0]
+            raise StreamError(
+                f"the stream ended at {clock(self.recall.position)}: expected it to reach {clock(at)}, the time of {text!r}"
+            )
+
+    def _show(self, chunk: Chunk) -> None:
+        if len(chunk.frames):
+            self.recall.feed(chunk)
+
+    def _ask(self, text: str) -> Answer:
+        return self.recall.ask(text, choices=self.choices)

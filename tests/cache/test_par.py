@@ -45,12 +45,13 @@ def test_forty_per_cent_of_750_pages_are_300(pages, share, read):
     assert par.pages_read(pages, share) == read
 
 
-@pytest.mark.parametrize("held", [0, 1, 4, 5, 17, 39, 40])
-def test_the_best_pages_are_chosen_in_order_of_the_stream(held):
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.8, 1.0])
+@pytest.mark.parametrize("held", [0, 1, 5, 17, 40])
+def test_the_best_pages_are_chosen_in_order_of_the_stream(held, share):
     score = np.round(rng.normal(size=(B, PAGES)), 1).astype(np.float32)
-    chosen = np.asarray(par.choose(score, np.full(B, held), page=PAGE, share=0.4))
+    chosen = np.asarray(par.choose(score, np.full(B, held), page=PAGE, share=share))
     pages = -(-held // PAGE)
-    wanted = par.pages_read(pages, 0.4) if pages else 0
+    wanted = par.pages_read(pages, share) if pages else 0
     for b in range(B):
         best = sorted(range(pages), key=lambda page: (-score[b, page], page))[:wanted]
         assert chosen[b].tolist() == sorted(best) + [PAGES] * (chosen.shape[1] - wanted)

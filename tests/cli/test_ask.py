@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from svlm_jax import cli
-from svlm_jax.cache.memory import MemoryConfig
 from svlm_jax.commands.ask import Beside
+from svlm_jax.config_memory import MemoryConfig
 from svlm_jax.errors import StreamError
 from svlm_jax.streaming.chunk import Chunk
 from svlm_jax.streaming.session import StreamingVLM
@@ -33,6 +33,19 @@ def test_answers_are_told_and_written(video, tmp_path, capsys):
     first, last = (json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines())
     assert (first["at"], last["at"]) == (2.0, 6.0) and len(first["tokens"]) <= 3
     assert max(second for second, _ in first["read"]) < 2.0 <= max(second for second, _ in last["read"])
+
+
+def test_answers_before_a_source_breaks_are_kept(tmp_path, capsys):
+    """A download that ended early: what was asked before its end is answered and written, then the end is said."""
+    video = clips.render(tmp_path / "clip.mp4", frames=240, rate=8, size=(56, 84), options={"movflags": "faststart"})
+    clips.truncate(video, 0.5)
+    choice = ["--choice", "red", "--choice", "blue"]
+    assert ask(video, "0:03 Early?", "0:29 Late?", *choice, "--jsonl", str(tmp_path / "answers.jsonl")) == 2
+    (line,) = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert json.loads(line)["question"] == "Early?" and json.loads(line)["at"] == 3.0
+    printed = capsys.readouterr()
+    assert "0:03  Early?" in printed.out and "Late?" not in printed.out
+    assert "truncated" in printed.err and printed.err.count("\n") == 1
 
 
 def test_a_choice_is_told_in_words(video, capsys):
@@ -78,11 +91,31 @@ def test_a_rehearsal_leaves_the_stream_before_its_first_second():
         (["Who?", "--choice", "red"], ["1 choices", "2 to 26"]),
         (["Who?", "--retrieve", "1.5"], ["retrieve=1.5", "at most 1"]),
         (["Who?", "--memory", "full", "--budget", "12"], ["the memory of 12 tokens is full"]),
+        (["0:00 Who?"], ["'Who?' came before any video", "at least one frame"]),
     ],
 )
 def test_mistakes_are_one_sentence(video, arguments, words, capsys):
     model = ["--model", str(checkpoints.tiny()), "--max-pixels", "4704", "--fps", "1", "--clip", "4", "--budget", "30"]
     assert cli.main(["ask", str(video), *model, *arguments]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("svlm: ") and complaint.count("\n") == 1
+    assert all(word in complaint for word in words), complaint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--memory", "fifo", "--retrieve", "0.2"], ["retrieve=0.2 with policy=fifo", "expected vsb+par"]),
+        (["--memory", "window", "--budget", "60"], ["budget=60 with policy=window", "expected full, fifo"]),
+        (["--memory", "last-frames", "--clip", "4"], ["clip_frames=4 with policy=last-frames"]),
+        (["--window", "8"], ["window=8.0 with policy=vsb+par", "expected window"]),
+        (["--frames", "8"], ["frames=8 with policy=vsb+par", "expected last-frames"]),
+        (["--jsonl", "nowhere.mp4"], ["nowhere.mp4 cannot be written", "the video itself"]),
+    ],
+)
+def test_pairings_that_do_not_work_are_said_before_anything_is_loaded(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["ask", "nowhere.mp4", "Who?", "--model", "nowhere", *arguments]) == 2
     complaint = capsys.readouterr().err
     assert complaint.startswith("svlm: ") and complaint.count("\n") == 1
     assert all(word in complaint for word in words), complaint

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from svlm_jax.cache.memory import MemoryConfig
+from svlm_jax.config_memory import MemoryConfig
 from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.eval.benchmarks import BENCHMARKS
 from svlm_jax.eval.interface import View

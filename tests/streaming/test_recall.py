@@ -10,18 +10,21 @@ import numpy as np
 import pytest
 
 from svlm_jax import functional
-from svlm_jax.cache.memory import MemoryConfig, memory_bytes
+from svlm_jax.cache.memory import memory_bytes
 from svlm_jax.config import Family
+from svlm_jax.config_memory import MemoryConfig, Policy
 from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.models.positions import rope_positions
 from svlm_jax.streaming import recall as recall_module
 from svlm_jax.streaming import remember
-from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.recall import Recall
+from svlm_jax.streaming.answer import Reading
+from svlm_jax.streaming.chunk import Chunk, split
+from svlm_jax.streaming.recall import Recall, RecallSettings
 from svlm_jax.streaming.remember import Clip
 from svlm_jax.streaming.sampling import Sampling
+from svlm_jax.streaming.schedule import Schedule, Timed
 from svlm_jax.streaming.session import StreamingVLM
-from tests import checkpoints
+from tests import checkpoints, clips
 
 SIZE = (56, 84)  # 2 x 3 tokens
 CELLS = 6
@@ -60,9 +63,13 @@ def watch(stream, start, stop, **picture) -> Recall:
     return stream
 
 
+def read(stream, question=QUESTION, choices=None) -> Reading:
+    return stream.read(stream.dialogue.turn(question, choices, None))
+
+
 def scores(stream, question=QUESTION) -> np.ndarray:
     """Logits of the answer's first token."""
-    return np.asarray(stream.reading(question).logits[0])
+    return np.asarray(read(stream, question).logits[0])
 
 
 def tokens(stream) -> list[np.ndarray]:
@@ -122,7 +129,7 @@ def test_all_pages_are_the_whole_memory_and_forty_per_cent_are_not():
     np.testing.assert_allclose(scores(watch(recall("vsb+par", budget=30, retrieve=1.0), 0, 10)), whole, atol=1e-5)
     part = watch(recall("vsb+par", budget=30), 0, 10)
     assert np.abs(scores(part) - whole).max() > 1e-3
-    live = np.asarray([read.live[0].sum() for read in part.reading(QUESTION).reads])
+    live = np.asarray([layer.live[0].sum() for layer in read(part).reads])
     # 24 long-term tokens are 6 pages of 4, of which 3 are read, and the last 2 frames are one grid of 6
     assert (live == len(part.dialogue.prefix()) + 3 * 4 + CELLS).all()
 
@@ -168,6 +175,55 @@ def test_the_state_is_as_large_after_many_clips_as_before_the_first():
     assert memory_bytes(stream.state) == size and recall_module._watch._cache_size() == compiled <= programs + 1
 
 
+@pytest.mark.parametrize("policy", get_args(Policy))
+def test_no_clip_changes_the_shape_of_the_state(policy):
+    """In shapes alone, so that it holds for streams of every length."""
+    stream = watch(recall(policy), 0, 1)
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), stream.state)
+    clip = stream._clip()
+    after = jax.eval_shape(functools.partial(remember.watch, config=stream.config), model().params, stream.state, clip)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == shapes
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_frames():
+    """Exactly the budget, from all parts of the stream, in bytes that do not grow."""
+    stream = recall("vsb+par", clip_frames=32, budget=64)
+
+    def grow(start, stop):
+        for i in range(start, stop):
+            stream.feed(chunk(i, frames=32, size=(28, 28)))
+        return memory_bytes(stream.state), sum(array.nbytes for array in jax.live_arrays())
+
+    early = grow(0, 10)
+    assert grow(10, 3125) == early
+    assert int(stream.state.seen[0]) == 50_000 and int(stream.state.count[0]) == 64
+    for places in tokens(stream):
+        assert (np.diff(places) > 0).all() and places[-1] == 49_999
+        assert np.histogram(places, 4, (0, 50_000))[0].min() >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", get_args(Policy))
+@pytest.mark.parametrize("family", get_args(Family))
+def test_every_family_works_with_every_memory(family, policy):
+    """Seven chunks into a memory of four, the last clip still open: what is kept, what is read, and an answer."""
+    size = SIZE if family != "llava_onevision" else (model(family).config.vision.image_size,) * 2
+    cells, grids = (CELLS, 1) if family != "llava_onevision" else (16, 2)  # tokens of a grid, grids of a chunk
+    budget = (8 if policy == "full" else 4) * grids * cells
+    stream = recall(policy, family=family, budget=budget, clip_frames=4, window=6.0)
+    watch(stream, 0, 7, size=size)
+    answer = stream.ask("Which team?", choices=["red", "blue"])
+    assert sum(answer.scores) == pytest.approx(1.0) and stream.ask(QUESTION, follows=answer).tokens
+    newest = {"full": 7, "fifo": 4, "window": 3, "last-frames": 2}.get(policy)
+    if newest is not None:
+        step = 2.0 / grids
+        assert answer.seconds == tuple(14.0 - step * n for n in range(newest * grids, 0, -1))
+    else:
+        assert answer.seconds[-1] == 14.0 - 2.0 / grids
+        assert all(len(places) == budget for places in tokens(stream))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("switch", [{"positions": "original"}, {"buckets": "cache"}, {"page_positions": True}])
 def test_each_switch_makes_a_difference(switch):
@@ -184,12 +240,29 @@ def test_each_switch_makes_a_difference(switch):
 
 
 def test_what_comes_later_changes_nothing_that_was_answered():
-    early = watch(recall("vsb+par", budget=30), 0, 9)
-    before = early.ask(QUESTION)
-    late = watch(early.fork(), 9, 12, seed=5)
-    assert late.ask(QUESTION).read != before.read
-    assert early.ask(QUESTION).tokens == before.tokens
-    np.testing.assert_array_equal(scores(early), scores(watch(recall("vsb+par", budget=30), 0, 9)))
+    """A question about a moment inside a chunk is answered as by a stream that ended there, in a memory that forgets."""
+    whole, stopped, longer = (watch(recall("vsb+par", budget=30), 0, 8) for _ in range(3))
+    told, choices = [], ["red", "blue", "none"]
+    schedule = Schedule(whole, [Timed(QUESTION, 17.0)], told.append, choices)
+    for i in range(8, 12):
+        schedule.feed(chunk(i, seed=5))
+    half, _ = split(chunk(8, seed=5), 17.0)
+    stopped.feed(half)
+    (answer,), expected = told, stopped.ask(QUESTION, choices=choices)
+    assert len(half.frames) == 1 and answer.at == expected.at == 17.0
+    assert (answer.scores, answer.read, answer.tokens) == (expected.scores, expected.read, expected.tokens)
+    longer.feed(chunk(8, seed=5))  # one frame more, and the answer is another
+    assert longer.ask(QUESTION, choices=choices).scores != answer.scores
+    np.testing.assert_array_equal(scores(whole), scores(watch(watch(recall("vsb+par", budget=30), 0, 8), 8, 12, seed=5)))
+
+
+def test_a_fork_remembers_the_moment():
+    stream, choices = watch(recall("vsb+par", budget=30), 0, 9), ["red", "blue", "none"]
+    before, moment = stream.ask(QUESTION, choices=choices), stream.fork()
+    watch(stream, 9, 12, seed=5)
+    after = moment.ask(QUESTION, choices=choices)
+    assert (after.scores, after.read, after.at) == (before.scores, before.read, before.at)
+    assert stream.ask(QUESTION, choices=choices).read != before.read
 
 
 @pytest.mark.slow
@@ -276,7 +349,7 @@ def test_multiple_choice_takes_the_likeliest_letter():
     answer = stream.ask("Which team?", choices=["red", "blue", "none"])
     assert answer.text == "ABC"[answer.choice] and answer.choice == int(np.argmax(answer.scores))
     assert sum(answer.scores) == pytest.approx(1.0) and len(answer.scores) == 3
-    logits = np.asarray(stream.reading("Which team?", choices=["red", "blue", "none"]).logits[0])
+    logits = np.asarray(read(stream, "Which team?", ["red", "blue", "none"]).logits[0])
     ids = [model().tokenizer.encode(letter)[0] for letter in "ABC"]
     assert logits[ids].argmax() == answer.choice
 
@@ -284,13 +357,12 @@ def test_multiple_choice_takes_the_likeliest_letter():
 def test_the_answer_says_what_it_read():
     stream = watch(recall("vsb+par", budget=30), 0, 12)
     answer = stream.ask(QUESTION)
-    reads = stream.reading(QUESTION).reads
-    expected = [set(np.asarray(read.second[0])[np.asarray(read.live[0])].tolist()) - {-1.0} for read in reads]
+    layers = read(stream).reads
+    expected = [set(np.asarray(layer.second[0])[np.asarray(layer.live[0])].tolist()) - {-1.0} for layer in layers]
     assert answer.seconds == tuple(sorted(set.union(*expected)))
     assert dict(answer.read)[22.0] == 1.0  # the newest frames are read by every layer
     assert all(share == sum(second in layer for layer in expected) / len(expected) for second, share in answer.read)
-    earlier = stream.ask(QUESTION, at=6.0)
-    assert earlier.at == 6.0 and earlier.seconds and max(earlier.seconds) < 6.0
+    assert answer.at == 24.0
 
 
 @pytest.mark.slow
@@ -317,8 +389,6 @@ def test_mistakes_are_one_sentence_each():
     with pytest.raises(ConfigError, match="multiples of 28"):
         recall().feed(chunk(0, size=(56, 80)))
     watch(stream, 0, 2)
-    with pytest.raises(StreamError, match=r"about 9.0 s: expected a time that was watched, up to 4.0 s"):
-        stream.ask(QUESTION, at=9.0)
     with pytest.raises(ConfigError, match="expected some words"):
         stream.ask("  ")
     with pytest.raises(ConfigError, match="1 choices: expected 2 to 26"):
@@ -327,6 +397,27 @@ def test_mistakes_are_one_sentence_each():
         stream.feed(chunk(2, size=(84, 84)))
     with pytest.raises(StreamError, match=r"a chunk from 0.0 s: expected one from 4.0 s on"):
         stream.feed(chunk(0))
+
+
+def test_pictures_for_llava_are_one_tile():
+    with pytest.raises(ConfigError, match=r"frames of 56x84 pixels: expected 30x30, one tile of the model"):
+        recall(family="llava_onevision").feed(chunk(0))
+
+
+@pytest.mark.parametrize(("family", "size"), [("qwen2_5_vl", (56, 84)), ("llava_onevision", (30, 30))])
+@pytest.mark.parametrize("fps", [0.2, 0.5, 2.0])
+def test_frames_are_as_far_apart_as_was_asked(family, size, fps, tmp_path):
+    """The published 0.5 frames a second, and 0.2 for long videos: which pictures, and how large."""
+    video = clips.render(tmp_path / "clip.mp4", frames=160, rate=8, size=(56, 84))
+    stream = model(family).recall(fps=fps)
+    with stream.open(video, **({} if family == "llava_onevision" else {"size": size})) as source:
+        chunks = list(source)
+    assert RecallSettings().fps == 0.5 and len(chunks) == 10 * fps
+    assert {each.frames.shape for each in chunks} == {(2, 3, *size)}
+    assert [each.end - each.start for each in chunks] == pytest.approx([2 / fps] * len(chunks))
+    if family != "llava_onevision":  # whose tile is too small for the number
+        shown = [clips.number(frame) for each in chunks for frame in each.frames]
+        assert shown == [round(8 * n / fps) for n in range(len(shown))]
 
 
 def test_a_full_memory_says_so():

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svlm_jax.cache.memory import Marks, MemoryConfig, memory_shape
+from svlm_jax.cache.memory import Marks, memory_shape
 from svlm_jax.checkpoint.random import random_config
+from svlm_jax.config_memory import MemoryConfig
 from svlm_jax.streaming import remember
 from svlm_jax.streaming.remember import Arrival, Layer, RecallConfig
 from svlm_jax.streaming.sampling import Sampling
