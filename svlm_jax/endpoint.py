@@ -1,6 +1,7 @@
 """A language model behind an OpenAI-compatible endpoint: it curates transcripts and judges answers."""
 
 import dataclasses
+import http.client
 import itertools
 import json
 import logging
@@ -67,7 +68,10 @@ class Endpoint:
         try:
             with urllib.request.urlopen(request, timeout=self.timeout) as response:
                 answer = json.load(response)
-            return str(answer["choices"][0]["message"]["content"])
+            content = answer["choices"][0]["message"]["content"]
+            if not isinstance(content, str):  # null, where a model refuses
+                raise TypeError
+            return content
         except urllib.error.HTTPError as error:
             with error:
                 if error.code in RETRY:
@@ -76,8 +80,8 @@ class Endpoint:
                     self._own_temperature.set()
                     raise _Temporary("its temperature cannot be chosen") from None
                 raise EndpointError(f"{self.url} refused the request: HTTP {error.code} {error.reason}.") from None
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            raise _Temporary(str(getattr(error, "reason", error))) from None
+        except (OSError, http.client.HTTPException) as error:  # no connection, none in time, or one that broke
+            raise _Temporary(str(getattr(error, "reason", error)) or type(error).__name__) from None
         except (ValueError, LookupError, TypeError):
             raise _Temporary("the answer is not a chat completion") from None
 

@@ -8,7 +8,10 @@ import time
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers with what the server's `reply(request)` gives: a text, an HTTP status (with a body), or seconds of silence."""
+    """Answers with what the server's `reply(request)` gives: a text, an HTTP status (with a body), or seconds of silence.
+
+    Bytes are an answer that breaks off behind them.
+    """
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -21,9 +24,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         status, body = (200, self._completion(reply)) if isinstance(reply, str) else (reply, b"{}")
         if isinstance(reply, tuple):
             status, body = reply
+        if isinstance(reply, bytes):
+            status, body = 200, reply
         with contextlib.suppress(ConnectionError):
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(body) + isinstance(reply, bytes)))
             for name, value in self.server.headers.items():
                 self.send_header(name, value)
             self.end_headers()

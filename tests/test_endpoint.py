@@ -33,6 +33,24 @@ def test_other_refusals_are_final(server):
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (b'{"choices"', "IncompleteRead"),  # the connection breaks
+        ((200, b'{"choices": [{"message": {"content": null}}]}'), "not a chat completion"),
+        ((200, b"<html>"), "not a chat completion"),
+        (503, "HTTP 503"),
+        (0.3, "closed connection|timed out"),
+    ],
+)
+def test_answers_that_are_none_are_asked_for_again(server, reply, why):
+    server.replies = [reply, "A", reply, reply]
+    endpoint = Endpoint(server.url, "judge", pause=0.01, tries=2, timeout=0.2)
+    assert endpoint.ask("judge", "A or B?") == "A"
+    with pytest.raises(EndpointError, match=f"gave no answer in 2 tries: .*({why})"):
+        endpoint.ask("judge", "A or B?")
+
+
 def test_a_server_says_how_long_to_wait(server):
     server.replies = [429, "A"]
     server.headers = {"Retry-After": "1"}
