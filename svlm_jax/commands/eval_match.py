@@ -72,6 +72,15 @@ def run(arguments: argparse.Namespace) -> int:
     settings = match_settings(vlm, arguments)
     about = manifest(["svlm", *sys.argv[1:]], model=arguments.model, dtype=str(vlm.dtype), settings=settings.to_json())
     width, height = arguments.size
+    slices: list[dict[str, Any]] = []
+
+    def tell(part: dict[str, Any]) -> None:
+        """A line, and in the file what is known so far: a match of hours may be interrupted."""
+        console.print(_line(_span(part), part))
+        slices.append(part)
+        if arguments.json:
+            write_json(arguments.json, {"slices": slices, "manifest": about})
+
     console.print(f"{'minutes':>9}" + "".join(f"{title:>13}" for title, _ in COLUMNS))
     with seconds_of(f"match {arguments.seed}", round(arguments.minutes * 60)) as watched:
         result = evaluate_match(
@@ -81,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
             settings,
             size=(height, width),
             on_caption=lambda caption: watched(caption.end),
-            on_slice=lambda part: console.print(_line(_span(part), part)),
+            on_slice=tell,
         )
     if len(result["slices"]) > 1:
         console.print(_line("all", result))

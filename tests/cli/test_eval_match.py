@@ -7,6 +7,7 @@ import pytest
 from svlm_jax import cli
 from svlm_jax.checkpoint import hf
 from svlm_jax.eval import results
+from svlm_jax.synthetic import evaluate
 from tests import checkpoints
 
 
@@ -38,6 +39,22 @@ def test_another_memory(tmp_path):
     assert cli.main(argv) == 0
     found = json.loads(file.read_text())
     assert found["seconds"] == 3 and found["manifest"]["settings"]["window"]["memory"] == "recompute"
+
+
+def test_a_match_that_is_interrupted_leaves_what_is_known(tmp_path, monkeypatch):
+    part = {"start": 0, "seconds": 600, **dict.fromkeys(("event_f1", "score_accuracy", "score_consistency"), 1.0),
+            "silence_precision": None, "seconds_per_second": 0.01}  # fmt: skip
+
+    def interrupted(*arguments, on_slice, **settings):
+        on_slice(part)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "evaluate_match", interrupted)
+    file = tmp_path / "match.json"
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(["eval", "match", "--minutes", "20", "--json", str(file)])
+    found = json.loads(file.read_text())
+    assert found["slices"] == [part] and found["manifest"]["model"] == "embedded"
 
 
 def test_bad_inputs(tmp_path, capsys):
