@@ -30,6 +30,7 @@ NAMES = {
     "mvbench": "MVBench: twenty tasks on short videos",
 }
 RECALL = ("full", "window", "fifo", "top-k", "last-frames", "vsb", "vsb+par")
+REASONS = 3  # why items were skipped: so many are told, the report has all
 DESCRIPTION = """\
 Measure a model on a published benchmark, whose files are read as they are. Nothing at or after the moment of a question is
 shown. Every row goes into a folder of its own, an answer a line, and a run that was stopped goes on where it stopped.
@@ -95,9 +96,13 @@ def run(arguments: argparse.Namespace) -> int:
     from svlm_jax.errors import ConfigError
     from svlm_jax.eval.benchmarks import named
     from svlm_jax.eval.judging import judge_row
+    from svlm_jax.eval.predictions import read_predictions
     from svlm_jax.eval.runner import run_row, score_answers
 
     benchmark = named(arguments.benchmark)
+    rows = arguments.rows or benchmark.rows
+    for row in rows:
+        benchmark.check_row(row)
     judge = _open_judge(arguments, benchmark)
     console, reports = Console(highlight=False), []
     if arguments.answers is not None:
@@ -105,9 +110,12 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.model is None and judge is None:
         raise ConfigError("neither --model nor --judge: expected a model to measure, or a judge for results that are there")
+    items = _run(arguments, benchmark, None).items()  # what is wrong with files is said before a model is loaded
+    if judge is not None and arguments.baseline:
+        read_predictions(Path(arguments.baseline), items)
     watcher = None if arguments.model is None else _model_of(arguments, benchmark)
     planned = _run(arguments, benchmark, watcher)
-    for row in arguments.rows or benchmark.rows:
+    for row in rows:
         if watcher is not None:
             from svlm_jax.commands.progress import loading
 
@@ -199,9 +207,18 @@ def _show(console: "Console", report: Mapping[str, Any]) -> None:
     console.print(f"{report['row']:>8}  {_scores(report)}", markup=False, soft_wrap=True)
     for track, official in report.get("official", {}).get("tracks", {}).items():
         console.print(f"{'':>8}  {track}: {official} ({report['strict']['tracks'][track]} strict)", markup=False)
-    skipped = sum(counts["skipped"].values())
+    skipped = counts["skipped"]
     told = f"{counts['answered']} of {counts['items']} items answered, {counts['unparsed']} unparsed, {counts['empty']} empty"
-    console.print(f"{'':>8}  {told}, {skipped} skipped, {counts['missing']} missing", markup=False, soft_wrap=True)
+    told += f", {sum(skipped.values())} skipped, {counts['missing']} missing"
+    console.print(f"{'':>8}  {told}", markup=False, soft_wrap=True)
+    for why in sorted(skipped, key=skipped.get, reverse=True)[:REASONS]:
+        console.print(f"{'':>8}  {skipped[why]} skipped: {why}", markup=False, soft_wrap=True)
+    if "judgement" in report:
+        judged = report["judgement"]
+        told = (
+            f"{judged['judged']} of {judged['items']} items judged; of {judged['verdicts']} verdicts {judged['failed']} failed"
+        )
+        console.print(f"{'':>8}  {told}, {judged['unparsed']} unparsed", markup=False, soft_wrap=True)
     cost = report["cost"]
     if cost["tokens_mean"] is not None:
         spent = f"{cost['tokens_mean']:,} tokens in the cache and {cost['answer_ms_median']} ms for an answer"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from svlm_jax.errors import ConfigError
 from svlm_jax.eval.answers import LETTERS
 from svlm_jax.eval.items import Grade, Item
 from svlm_jax.eval.protocols import ROWS, Outcome, Protocol, Row
@@ -38,6 +39,11 @@ class Benchmark:
     judging: Judging = "none"
     answers: Callable[[Path], dict[str, str]] | None = None
     average: Literal["items", "tasks", "tracks"] = "items"
+
+    def check_row(self, row: str) -> None:
+        """ConfigError when the benchmark has no such row."""
+        if row not in self.rows:
+            raise ConfigError(f"row {row!r} of {self.name}: expected one of {', '.join(self.rows)}")
 
 
 def choose(question: str, options: Sequence[str]) -> str:

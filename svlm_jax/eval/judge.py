@@ -25,6 +25,7 @@ from typing import Any
 
 from svlm_jax.endpoint import Endpoint
 from svlm_jax.errors import EndpointError, EvalError
+from svlm_jax.eval.files import Entry
 from svlm_jax.eval.items import Item
 from svlm_jax.eval.records import mend, read_lines
 
@@ -63,11 +64,11 @@ class Judge:
         self._endpoint, self._cache, self._workers = endpoint, cache, workers
         self._lock = threading.Lock()
         mend(cache)
-        before = read_lines(cache) if cache.exists() else iter(())
-        self._kept = {record["key"]: Verdict(record["answer"], record["date"]) for record in before}
+        before = [Entry(record, f"{cache}, a verdict") for record in read_lines(cache)] if cache.exists() else []
+        self._kept = {record.text("key"): Verdict(record.text("answer"), record.text("date")) for record in before}
 
     def ask_all(self, system: str, users: Sequence[str], understand: Callable[[str], Any]) -> list[Verdict]:
-        """A verdict for each question. Raises nothing: what the endpoint does not answer is a Verdict without an answer."""
+        """A verdict for each question, without an answer where the endpoint gives none; EvalError if it cannot be kept."""
         with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
             return list(pool.map(lambda user: self._ask(system, user, understand), users))
 

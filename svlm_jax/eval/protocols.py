@@ -51,6 +51,8 @@ class Protocol:
         for name in ("fps", "last_fps"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected more than 0")
+        if self.fps > TEMPORAL_PATCH and self.fps % TEMPORAL_PATCH:
+            raise ConfigError(f"fps={self.fps}: expected at most 2, or an even number, because frames are read in pairs")
         for name in ("prefix_frames", "last_frames"):
             if getattr(self, name) < TEMPORAL_PATCH or getattr(self, name) % TEMPORAL_PATCH:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected an even number, because frames are read in pairs")
@@ -98,16 +100,27 @@ def moment(item: Item) -> float:
     return math.inf if item.time is None else item.time
 
 
-def play(model: Model, video: Video, group: Sequence[Item], row: Row, protocol: Protocol) -> Iterator[Outcome]:
+def told(item: Item) -> bool:
+    """Whether the stream that an item belongs to has begun by then: earlier windows of a game have no commentary."""
+    return item.origin is None or item.start >= item.origin
+
+
+def play(
+    model: Model, video: Video, group: Sequence[Item], row: Row, protocol: Protocol, *, own: str = ""
+) -> Iterator[Outcome]:
     """Shows one group of items to the model, and yields what comes of each as soon as it is known.
 
+    own: what the model said in the windows before these, of chunked commentary that goes on with its own words.
     Raises SourceError when the video cannot be read. Items that nothing may be seen of yield nothing.
     """
+    group = [item for item in group if told(item)]
+    if not group:
+        return
     kind = group[0].kind
     if kind == "proactive":
         yield from (_proactive(model, video, item, row, protocol) for item in group)
     elif kind == "commentary" and row != "prefix":
-        yield from _commentate(model, video, group, row, protocol)
+        yield from _commentate(model, video, group, row, protocol, own)
     elif row in ("prefix", "last"):
         for item in group:
             answer = _one_shot(model, video, item, moment(item), item.question, row, protocol)
@@ -198,18 +211,14 @@ def _polls(item: Item) -> Iterator[float]:
 # --------------------------------------------------------------------------------------------- commentary
 
 
-def _commentate(model: Model, video: Video, group: Sequence[Item], row: Row, protocol: Protocol) -> Iterator[Outcome]:
+def _commentate(model: Model, video: Video, group: Sequence[Item], row: Row, protocol: Protocol, own: str) -> Iterator[Outcome]:
     """Speaks second by second. `stream` never begins afresh, `chunked` does with every item, `last` with every second."""
-    group = [item for item in group if item.origin is None or item.start >= item.origin]
-    if not group:
-        return
     if row == "stream":
         first = group[0]
         previous = first.previous if first.origin is None else first.opening
         said = _speak(model, video, begin(first, row), moment(group[-1]), previous, first, protocol)
         yield from _windows(group, said)
         return
-    own = ""
     for item in group:
         previous = item.previous
         if row == "chunked" and protocol.previous == "own" and own:

@@ -1,5 +1,6 @@
 """Runs one row of a benchmark: every item ends as a record, whatever happens, and a run that was stopped goes on."""
 
+import collections
 import dataclasses
 import itertools
 import sys
@@ -7,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from svlm_jax.errors import ConfigError, SourceError, StreamError
+from svlm_jax.config import read_json
+from svlm_jax.errors import ConfigError, EvalError, SourceError, StreamError
 from svlm_jax.eval import protocols
 from svlm_jax.eval.benchmark import Benchmark
 from svlm_jax.eval.frames import Video
@@ -46,7 +48,12 @@ class Run:
             raise ConfigError(f"shard {number}/{of}: expected a number from 1 to {max(of, 1)}")
 
     def items(self) -> list[Item]:
-        return self.benchmark.read(self.data)[: self.limit]
+        """What is asked; EvalError when the files are not as published, or two items have one name."""
+        items = self.benchmark.read(self.data)
+        name, count = collections.Counter(item.id for item in items).most_common(1)[0] if items else ("", 0)
+        if count != 1:
+            raise EvalError(f"{self.data} has {f'{count} items named {name}' if count else 'no items'}: expected one of each.")
+        return items[: self.limit]
 
     def manifest(self, model: Model, row: Row) -> dict[str, Any]:
         """What makes two results comparable."""
@@ -62,24 +69,27 @@ class Run:
 
 def run_row(run: Run, model: Model, row: Row, *, progress: Progress = lambda done, total: None) -> dict[str, Any]:
     """Answers what has no answer yet, and returns the report, which is also written beside the records."""
-    if row not in run.benchmark.rows:
-        raise ConfigError(f"row {row!r} of {run.benchmark.name}: expected one of {', '.join(run.benchmark.rows)}")
+    run.benchmark.check_row(row)
     items = run.items()
     records = Records(run.results / row, run.manifest(model, row), run.shard)
     mine = share(items, run.shard)
-    done = {name for name, record in records.all().items() if "response" in record}
+    done = {name: str(record["response"]) for name, record in records.all().items() if "response" in record}
     count = sum(item.id in done for item in mine)
     progress(count, len(mine))
-    for group in protocols.groups([item for item in mine if item.id not in done], row):
-        for record in _records(run, model, group, row):
+    for group in protocols.groups(mine, row):
+        for record in _records(run, model, group, row, done):
             records.append(record)
             count += 1
             progress(count, len(mine))
     found = records.all()
     if run.benchmark.judging == "pair":
         write_predictions(records.folder / PREDICTIONS, items, found)
+    path = records.folder / "report.json"
+    before = read_json(path, missing_ok=True)
     result = {"row": row, **report(run.benchmark, items, found)}
-    write_json(records.folder / "report.json", result)
+    if "judgement" in before and before["counts"] == result["counts"]:  # of the same answers
+        result["judgement"] = before["judgement"]
+    write_json(path, result)
     return result
 
 
@@ -99,19 +109,21 @@ def share(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
     return [item for item in items if host[item.video] == number]
 
 
-def _records(run: Run, model: Model, group: Sequence[Item], row: Row) -> Iterator[dict[str, Any]]:
-    """A record for every item of a group, as soon as it is known."""
-    open_items = {item.id: item for item in group}
+def _records(run: Run, model: Model, group: Sequence[Item], row: Row, done: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """A record for every item of a group that is not `done`, as soon as it is known."""
+    open_items = {item.id: item for item in group if item.id not in done}
+    own = " ".join(filter(None, (done[item.id] for item in itertools.takewhile(lambda item: item.id in done, group))))
     video = run.video(group[0])
     why = "nothing of the video may be seen"
     try:
-        for outcome in protocols.play(model, video, group, row, run.protocol):
+        for outcome in protocols.play(model, video, list(open_items.values()), row, run.protocol, own=own):
             del open_items[outcome.item.id]
             yield record_of(run.benchmark, outcome)
-    except (SourceError, StreamError) as error:
+    except (ConfigError, SourceError, StreamError) as error:  # a question that is too long, a video that is broken, ...
         why = str(error).replace(str(video.path), "the video")
     for item in open_items.values():
-        yield {"id": item.id, "task": item.task, "track": item.track, "skipped": why}
+        reason = why if protocols.told(item) else "it begins before the stream does"
+        yield {"id": item.id, "task": item.task, "track": item.track, "skipped": reason}
 
 
 def record_of(benchmark: Benchmark, outcome: Outcome) -> dict[str, Any]:

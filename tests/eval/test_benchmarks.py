@@ -101,7 +101,8 @@ def test_a_game_in_windows(folders, tmp_path):
     assert items[1].previous == "early tip" and items[1].opening == "early tip"  # words that end by 1000 s
     result = run_row(run, Reader(), "stream")
     assert result["counts"]["answered"] == 2  # the window before 1000 s is nobody's
-    assert result["counts"]["skipped"] == {"nothing of the video may be seen": 1}
+    assert result["counts"]["skipped"] == {"it begins before the stream does": 1}
+    assert run_row(run, Reader(), "prefix")["counts"] == result["counts"]
     (line,) = [json.loads(line) for line in (tmp_path / "stream" / "predictions.jsonl").read_text().splitlines()]
     assert line["video"] == "abc.mp4" and (line["chunk_start"], line["chunk_end"]) == (1000.0, 1200.0)
     assert len(line["items"]) == 200 and line["items"][0]["response"] == "frame 101"
@@ -143,6 +144,21 @@ def test_a_field_that_is_missing(name, folders, tmp_path):
         BENCHMARKS[name].read(tmp_path / "set")
     said = str(error.value)
     assert path.name in said and f"no field '{NEEDED[name]}'" in said and "\n" not in said
+
+
+@pytest.mark.parametrize("name", sorted(sets.SETS))
+def test_videos_that_are_missing_are_counted_and_tried_again(name, folders, tmp_path):
+    benchmark, data = BENCHMARKS[name], tmp_path / "data"
+    pixels = {"size": (56, 84)}
+    shutil.copytree(folders(name), data, ignore=shutil.ignore_patterns("*.mp4", "show_1"))
+    run = Run(benchmark, data, tmp_path / "out", benchmark.protocol, pixels=pixels)
+    counts = run_row(run, Reader(), "stream")["counts"]
+    why = "the video does not exist"
+    assert counts["answered"] == counts["missing"] == 0 and sum(counts["skipped"].values()) == counts["items"]
+    assert all(why in reason or "begins before" in reason for reason in counts["skipped"]), counts
+    shutil.copytree(folders(name), data, dirs_exist_ok=True)
+    whole = Run(benchmark, data, tmp_path / "whole", benchmark.protocol, pixels=pixels)
+    assert run_row(run, Reader(), "stream") == run_row(whole, Reader(), "stream")
 
 
 @pytest.mark.parametrize("name", sorted(sets.SETS))

@@ -60,6 +60,32 @@ def test_a_judge_for_what_is_there(reader, tmp_path, capsys, monkeypatch):
     assert "accuracy 100.0 (100.0 strict), score 3.0 (3.0 strict); judge judge-1, 20" in " ".join(said.split())
 
 
+def test_what_is_wrong_is_said_before_a_model_is_loaded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(eval_published, "_watcher", lambda arguments: pytest.fail("a model was loaded"))
+    folder = sets.live_sports(tmp_path / "data")
+    common = ("livesports-cc", "--data", folder, "--model", "m", "--judge", "j", "--judge-url", "http://localhost:1")
+    assert run(*common, "--baseline", tmp_path / "gone.jsonl") == 2
+    assert "gone.jsonl is no file; expected the predictions" in capsys.readouterr().err
+    assert run("livesports-cc", "--data", folder, "--model", "m", "--rows", "stream,best") == 2
+    assert "row 'best' of livesports-cc" in capsys.readouterr().err
+    assert run("video-mme", "--data", folder, "--model", "m") == 2
+    assert "does not hold this benchmark" in capsys.readouterr().err
+
+
+def test_a_judge_that_fails_and_videos_that_are_missing_are_told(reader, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    folder, out = sets.rvs(tmp_path / "data"), tmp_path / "out"
+    with serving() as server:
+        server.reply = lambda request: "Fine." if "more bars" in request["messages"][1]["content"] else 401
+        judge = ("--judge", "judge-1", "--judge-url", server.url)
+        assert run("rvs-ego", "--data", folder, "--results", out, "--rows", "stream", "--model", "m", *judge) == 0
+    said = capsys.readouterr().out
+    assert "0 of 2 items judged; of 2 verdicts 1 failed, 1 unparsed" in said
+    (folder / "ego" / "videos" / "v1.mp4").unlink()
+    assert run("rvs-ego", "--data", folder, "--results", out, "--rows", "last", "--model", "m") == 0
+    assert "2 skipped: the video does not exist" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [

@@ -1,5 +1,6 @@
 """Judges on the loopback: both orders, votes and ties, nonsense, silence and rate limits, and what is kept."""
 
+import dataclasses
 import datetime
 import json
 import re
@@ -135,6 +136,27 @@ def test_a_refusal_is_counted_and_not_repeated(server, tmp_path):
     assert result["failed"] == 2 and len(server.requests) == 2 and result["official"]["win_rate"] is None
 
 
+@pytest.mark.parametrize("trouble", [429, 0.4, "I like both."])
+def test_answers_that_a_judge_did_not_rate_are_counted_and_asked_again(server, tmp_path, trouble):
+    def reply(request):
+        return '{"pred": "yes", "score": 5}' if "truth w" in asked(request) else trouble
+
+    server.reply = reply
+    part = judge_answers(judge(server, tmp_path, timeout=0.15), ITEMS, OURS)
+    assert part["judged"] == 1 and part["unparsed" if isinstance(trouble, str) else "failed"] == 3
+    assert part["official"]["accuracy"] == 100.0 and part["strict"]["accuracy"] == 25.0
+    server.reply = lambda request: "{'pred': 'no', 'score': 0}"
+    before = len(server.requests)
+    whole = judge_answers(judge(server, tmp_path), ITEMS, OURS)
+    assert whole["judged"] == 4 and whole["official"]["accuracy"] == 25.0 and len(server.requests) - before == 3
+
+
+def test_verdicts_that_are_none(server, tmp_path):
+    (tmp_path / "verdicts.jsonl").write_text('{"answer": "A", "date": "2026-01-01"}\n')
+    with pytest.raises(EvalError, match=r"verdicts\.jsonl, a verdict has no field 'key'"):
+        judge(server, tmp_path)
+
+
 def test_answers_are_rated(server, tmp_path):
     says = {"w": "{'pred': 'yes', 'score': 5}", "x": '{"pred": "no", "score": 1}', "y": "Quite right."}
     server.reply = lambda request: says[re.search(r"truth (.)", asked(request))[1]]
@@ -156,6 +178,11 @@ def test_a_benchmark_is_judged_where_it_lies(server, tmp_path):
     report = judge_row(run, "stream", judge(server, tmp_path))
     assert report["judgement"]["official"] == {"accuracy": 100.0, "score": 4.0}
     assert json.loads((tmp_path / "out" / "stream" / "report.json").read_text()) == report
+    assert run_row(run, Reader(), "stream") == report  # nothing new was answered
+    records = tmp_path / "out" / "stream" / "items.jsonl"
+    records.write_text(records.read_text().splitlines(keepends=True)[0])
+    fewer = dataclasses.replace(run, limit=1)
+    assert "judgement" not in run_row(fewer, Reader(), "stream")  # of other answers
 
 
 @pytest.mark.parametrize("name", ["livesports-cc", "inf-streams"])

@@ -162,6 +162,7 @@ def test_commentary_without_memory(video):
     ("change", "sentence"),
     [
         ({"fps": 0.0}, "fps=0.0: expected more than 0"),
+        ({"fps": 3.0}, "fps=3.0: expected at most 2, or an even number"),
         ({"prefix_frames": 7}, "prefix_frames=7: expected an even number"),
         ({"last_frames": 0}, "last_frames=0: expected an even number"),
         ({"max_new_tokens": 0}, "max_new_tokens=0: expected 1 or more"),

@@ -7,6 +7,7 @@ import pytest
 
 from svlm_jax.errors import ConfigError, EvalError, StreamError
 from svlm_jax.eval.benchmarks import BENCHMARKS
+from svlm_jax.eval.interface import Answer
 from svlm_jax.eval.runner import Run, run_row, share
 from svlm_jax.interrupt import Interrupted
 from tests.eval import sets
@@ -128,6 +129,50 @@ def test_a_stream_that_cannot_go_on_ends_its_items_only(folder, tmp_path):
     reader.feed = full
     counts = run_row(planned(folder, tmp_path), reader, "stream")["counts"]
     assert counts["answered"] == 4 and counts["skipped"] == {"the cache of 9 slots is full": 5}
+
+
+def test_a_question_that_has_no_room_is_counted(folder, tmp_path):
+    """A model refuses what its cache cannot take; what can be asked beside it is."""
+    reader = by_number()
+
+    def ask(question, **settings):
+        if "bake" in question:
+            raise ConfigError("a question of 9999 tokens")
+        return Answer("A")
+
+    reader.ask = ask
+    counts = run_row(planned(folder, tmp_path), reader, "prefix")["counts"]
+    assert counts["answered"] == 8 and counts["skipped"] == {"a question of 9999 tokens": 1}
+
+
+def test_commentary_that_goes_on_with_its_own_words_does_so_after_an_interruption(tmp_path):
+    sports = BENCHMARKS["livesports-cc"]
+    protocol = dataclasses.replace(sports.protocol, previous="own")
+    folder = sets.live_sports(tmp_path / "data")
+    whole, torn = (Run(sports, folder, tmp_path / name, protocol) for name in ("whole", "torn"))
+    reader = Reader()
+    result = run_row(whole, reader, "chunked")
+    assert [view.previous for view in reader.views] == ["before", "frame 4 frame 6 frame 8"]
+
+    def stop(done, total):
+        if done:
+            raise Interrupted(15)
+
+    with pytest.raises(Interrupted):
+        run_row(torn, Reader(), "chunked", progress=stop)
+    again = Reader()
+    assert run_row(torn, again, "chunked") == result
+    assert [view.previous for view in again.views] == ["frame 4 frame 6 frame 8"]
+
+
+def test_items_of_one_name_are_refused(folder, tmp_path):
+    docs = json.loads((folder / "ovo_bench_new.json").read_text())
+    sets.write(tmp_path / "data" / "ovo_bench_new.json", [*docs, docs[0]])
+    with pytest.raises(EvalError, match="data has 2 items named 1: expected one of each"):
+        run_row(planned(tmp_path / "data", tmp_path / "out"), by_number(), "last")
+    sets.write(tmp_path / "data" / "ovo_bench_new.json", [])
+    with pytest.raises(EvalError, match="data has no items"):
+        run_row(planned(tmp_path / "data", tmp_path / "out"), by_number(), "last")
 
 
 def test_results_of_another_run_are_not_mixed(folder, tmp_path):
