@@ -65,7 +65,7 @@ def streaming_bench(folder: Path) -> Path:
 
 def rvs(folder: Path, part: str = "ego") -> Path:
     clip(folder / part / "videos" / "v1.mp4", seconds=16)
-    talk = [{"question": "What is seen?", "answer": "bars", "start_time": 2.0, "end_time": 8.0},
+    talk = [{"question": "What is seen?", "answer": "bars", "start_time": 2.0, "end_time": 5.0},
             {"question": "And now?", "answer": "more bars", "start_time": 8.0, "end_time": 14.0}]  # fmt: skip
     name = {"ego": "ego4d_oe.json", "movie": "movienet_oe.json"}[part]
     doc = {"video_id": "v1", "video_path": f"data/rvs/{part}/videos/v1.mp4", "duration": 16, "conversations": talk}
@@ -111,7 +111,7 @@ def mvbench(folder: Path) -> Path:
     for task, videos in MVBENCH_FOLDERS.items():
         doc = {"video": "x.mp4", "question": "Which?", "candidates": ["red", "blue"], "answer": "blue"}
         if task == "action_sequence":
-            doc |= {"start": 2.0, "end": 5.0}
+            doc |= {"start": 2.0, "end": 4.4}
         if task == "episodic_reasoning":
             doc |= {"video": "show_1", "start": 1.0, "end": 3.0}
             (folder / "video" / videos / "show_1").mkdir(parents=True)
@@ -127,7 +127,7 @@ def live_sports(folder: Path) -> Path:
     clip(folder / "videos" / "xyz.mp4")
     doc = {"video": "xyz.mp4", "video_id": "xyz", "event_id": 3, "begin": 2.0, "end": 5.5, "event_title": "A vs B",
            "preasr_text": "before", "event_asr_text": "he scores"}  # fmt: skip
-    write(folder / "LiveSports-3K-CC.json", [doc, {**doc, "event_id": 4, "begin": 1.5, "end": 4.5, "class": "hockey"}])
+    write(folder / "LiveSports-3K-CC.json", [doc, {**doc, "event_id": 4, "begin": 1.0, "end": 4.5, "class": "hockey"}])
     return folder
 
 

@@ -152,7 +152,7 @@ def test_commentary_that_goes_on_with_its_own_words_does_so_after_an_interruptio
     whole, torn = (Run(sports, folder, tmp_path / name, protocol) for name in ("whole", "torn"))
     reader = Reader()
     result = run_row(whole, reader, "chunked")
-    assert [view.previous for view in reader.views] == ["before", "frame 4 frame 6 frame 8"]
+    assert [view.previous for view in reader.views] == ["before", "frame 3 frame 5 frame 7 frame 8"]
 
     def stop(done, total):
         if done:
@@ -162,7 +162,7 @@ def test_commentary_that_goes_on_with_its_own_words_does_so_after_an_interruptio
         run_row(torn, Reader(), "chunked", progress=stop)
     again = Reader()
     assert run_row(torn, again, "chunked") == result
-    assert [view.previous for view in again.views] == ["frame 4 frame 6 frame 8"]
+    assert [view.previous for view in again.views] == ["frame 3 frame 5 frame 7 frame 8"]
 
 
 def test_items_of_one_name_are_refused(folder, tmp_path):

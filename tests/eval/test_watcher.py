@@ -1,7 +1,6 @@
-"""A tiny random model behind the six verbs, and OVO-Bench from files to a report with it."""
+"""A tiny random model behind the six verbs."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -10,16 +9,13 @@ from PIL import Image
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.errors import StreamError
 from svlm_jax.eval import protocols
-from svlm_jax.eval.benchmarks import BENCHMARKS
 from svlm_jax.eval.frames import Video
 from svlm_jax.eval.interface import View
 from svlm_jax.eval.items import Item
 from svlm_jax.eval.protocols import Protocol
-from svlm_jax.eval.runner import Run, run_row
 from svlm_jax.eval.watcher import Watcher
 from svlm_jax.streaming.session import StreamingVLM, StreamSettings
 from tests import checkpoints, clips
-from tests.eval import sets
 from tests.streaming.streams import chunk
 
 VIEW = View(fps=2.0, seconds=1.0)
@@ -81,23 +77,6 @@ def test_one_chunk_of_any_length(watcher):
     answer = watcher.ask("What was seen?", max_new_tokens=4)
     patches = 6 * (56 // 28) * (84 // 28)
     assert answer.tokens > patches and answer.ms > 0
-
-
-@pytest.mark.slow
-def test_ovo_bench_end_to_end(watcher, tmp_path):
-    """All rows with real compute."""
-    benchmark = BENCHMARKS["ovo-bench"]
-    folder = sets.ovo_bench(tmp_path / "data")
-    pixels = {"size": (28, 56)}
-    protocol = dataclasses.replace(benchmark.protocol, prefix_frames=2, last_frames=2, max_new_tokens=4)
-    run = Run(benchmark, folder, tmp_path / "out", protocol, pixels=pixels)
-    for row in benchmark.rows:
-        result = run_row(run, watcher, row)
-        assert result["counts"]["answered"] == result["counts"]["items"] == 8
-        assert result["cost"]["tokens_most"] > 0 and set(result["official"]["tracks"]) == {"backward", "realtime", "forward"}
-    about = json.loads((tmp_path / "out" / "stream" / "manifest.json").read_text())
-    assert about["settings"]["window"]["vision"] == 4 and about["pixels"]["size"] == [28, 56]
-    assert {"commit", "machine", "date", "command", "revision", "dtype"} <= set(about)
 
 
 def test_the_future_of_a_real_stream_changes_nothing(watcher, tmp_path):
