@@ -1,10 +1,12 @@
-"""The small tokenizer of models that are trained on matches alone: bytes, the marks of chats, and the words of commentary.
+"""The small tokenizers of models that are trained on drawn streams alone: bytes, the marks of chats, and the words of a task.
 
 One token a word keeps chunks short; bytes let it read whatever else it is given. The chat marks stand in the same order as
 in the released models' vocabularies.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -38,14 +40,17 @@ def token_id(text: str) -> int:
     return 256 + (*SPECIAL, *PLAIN).index(text)
 
 
-def write_tokenizer(folder: str | Path) -> None:
-    """Writes a new folder with tokenizer.json and its settings; CheckpointError when it exists."""
+def write_tokenizer(folder: str | Path, words: Sequence[str] = PLAIN, streaming: Mapping[str, Any] = STREAMING) -> None:
+    """Writes a new folder with tokenizer.json and its settings; CheckpointError when it exists.
+
+    words: one token each, behind the bytes and the marks. streaming: how the model is to be streamed.
+    """
     characters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(characters)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in SPECIAL])
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in PLAIN])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in words])
     end = token_id("<|im_end|>")
     with new_folder(folder) as fresh:
         tokenizer.save(str(fresh / "tokenizer.json"))
@@ -54,4 +59,4 @@ def write_tokenizer(folder: str | Path) -> None:
         write_json(fresh / "tokenizer_config.json", {**marks, **kind})
         ids = {"bos_token_id": token_id("<|im_start|>"), "eos_token_id": end, "pad_token_id": end}
         greedy = {"do_sample": False, "repetition_penalty": 1.0}
-        write_json(fresh / "generation_config.json", {**ids, **greedy, "svlm": STREAMING})
+        write_json(fresh / "generation_config.json", {**ids, **greedy, "svlm": dict(streaming)})

@@ -14,6 +14,7 @@ from svlm_jax.data.chunks import ChunkSettings
 from svlm_jax.data.clips import PUBLISHED, Pixels
 from svlm_jax.data.pipeline import PipelineSettings
 from svlm_jax.errors import ConfigError
+from svlm_jax.synthetic.facts_samples import FactSettings
 from svlm_jax.synthetic.samples import MatchSettings
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.loop import LoopConfig
@@ -64,10 +65,20 @@ class MatchSet:
 
 
 @dataclasses.dataclass(frozen=True)
+class FactSet:
+    """`count` clips of synthetic facts, each with questions about it."""
+
+    seed: int = 0
+    count: int = 1_000_000
+    settings: FactSettings = dataclasses.field(default_factory=FactSettings)
+    weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """What is trained on, or evaluated on, and in which shapes."""
 
-    sets: tuple[AnnotationSet | MatchSet, ...]
+    sets: tuple[AnnotationSet | MatchSet | FactSet, ...]
     pipeline: PipelineSettings
     chunks: ChunkSettings = dataclasses.field(default_factory=ChunkSettings)
     pixels: Pixels = PUBLISHED

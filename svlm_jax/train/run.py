@@ -21,10 +21,11 @@ from svlm_jax.data.chunks import Batch, ChunkBuilder, blank_sample
 from svlm_jax.data.pipeline import Pipeline
 from svlm_jax.data.samples import AnnotatedVideos, Samples
 from svlm_jax.models.presets import PRESETS, preset
+from svlm_jax.synthetic.facts_samples import FactSamples
 from svlm_jax.synthetic.samples import MatchSamples
 from svlm_jax.train import flops, sharding, tree
 from svlm_jax.train.checkpoints import Checkpoints, Identity, checksum
-from svlm_jax.train.config import AnnotationSet, DataConfig, ModelSource, TrainConfig
+from svlm_jax.train.config import AnnotationSet, DataConfig, FactSet, ModelSource, TrainConfig
 from svlm_jax.train.loop import Loop, Outcome
 from svlm_jax.train.metrics import JsonLines, Reports, TensorBoard, WeightsAndBiases, Writer
 from svlm_jax.train.optimizer import make_optimizer, schedule
@@ -158,6 +159,8 @@ def sets(config: DataConfig, source: Source) -> list[tuple[Samples, float]]:
     for one in config.sets:
         if isinstance(one, AnnotationSet):
             samples: Samples = AnnotatedVideos(one.path, build, folder=one.folder, pixels=config.pixels)
+        elif isinstance(one, FactSet):
+            samples = FactSamples(source.tokenizer.encode, source.config, seed=one.seed, count=one.count, settings=one.settings)
         else:
             size = {} if one.size is None else {"size": one.size}
             samples = MatchSamples(build, seed=one.seed, count=one.count, settings=one.settings, **size)

@@ -1,0 +1,70 @@
+"""The model that recalls facts: a Qwen2.5-VL of 0.8 M parameters, trained on clips of 32 s alone, on two CPU cores.
+
+Needs its tokenizer:
+python -c "from svlm_jax.synthetic.facts_tokenizer import write_facts_tokenizer as w; w('runs/facts-tokenizer')"
+"""
+
+from svlm_jax.config import ModelConfig, TextConfig, VisionConfig
+from svlm_jax.data.chunks import Bucket, ChunkSettings
+from svlm_jax.data.pipeline import PipelineSettings
+from svlm_jax.synthetic.facts_render import SIDE
+from svlm_jax.synthetic.facts_samples import FactSettings
+from svlm_jax.synthetic.facts_tokenizer import VOCAB_SIZE
+from svlm_jax.synthetic.tokenizer import token_id
+from svlm_jax.train.config import DataConfig, FactSet, ModelSource, TrainConfig
+from svlm_jax.train.forward import Compute
+from svlm_jax.train.loop import LoopConfig
+from svlm_jax.train.optimizer import OptimizerConfig
+from svlm_jax.train.sharding import MeshConfig
+from svlm_jax.train.state import Partition
+
+SHORT, LONG = 2, 8  # temporal grids of a clip, of two frames each: 8 s with one fact, 32 s with up to five
+SIZE = (SIDE, SIDE)
+
+
+def architecture() -> ModelConfig:
+    text = TextConfig(
+        vocab_size=-(-VOCAB_SIZE // 64) * 64,
+        hidden_size=128,
+        intermediate_size=256,
+        num_layers=3,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=32,
+        mrope_section=(6, 5, 5),
+    )
+    # A temporal grid of 4 s is one position: an hour is 900 of them.
+    vision = VisionConfig(
+        depth=2, hidden_size=64, intermediate_size=128, num_heads=4, out_hidden_size=128, tokens_per_second=0.25
+    )
+    return ModelConfig(
+        family="qwen2_5_vl",
+        text=text,
+        vision=vision,
+        image_token_id=token_id("<|image_pad|>"),
+        video_token_id=token_id("<|video_pad|>"),
+        vision_start_token_id=token_id("<|vision_start|>"),
+        vision_end_token_id=token_id("<|vision_end|>"),
+    )
+
+
+def _data(seed: int, *grids: int) -> DataConfig:
+    """Clips of so many temporal grids, equally often."""
+    buckets = tuple(Bucket({SHORT: 56, LONG: 176}[count], count, SIZE) for count in grids)
+    pipeline = PipelineSettings(batch=16, buckets=buckets, window=1, threads=1, ahead=4)
+    sets = (FactSet(seed + i, settings=FactSettings(frames=2 * count)) for i, count in enumerate(grids))
+    return DataConfig(tuple(sets), pipeline, ChunkSettings(fps=0.5, chunk_seconds=4.0))
+
+
+def get_config() -> TrainConfig:
+    return TrainConfig(
+        name="facts",
+        model=ModelSource(architecture=architecture(), tokenizer="runs/facts-tokenizer"),
+        data=_data(0, SHORT, LONG),
+        evaluation=_data(10, LONG),
+        mesh=MeshConfig(),
+        compute=Compute(dtype="float32", remat="none", clips=0),
+        partition=Partition(freeze=()),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup=0.05, beta2=0.98, clip_norm=1.0),
+        loop=LoopConfig(steps=1200, eval_every=200, eval_batches=4, save_every=50),
+    )
