@@ -18,7 +18,8 @@ from svlm_jax.train.optimizer import OptimizerConfig
 from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition
 
-SHORT, LONG = 2, 8  # temporal grids of a clip, of two frames each: 8 s with one fact, 32 s with up to five
+SHORT, MIDDLE, LONG = 2, 4, 8  # temporal grids of a clip, of two frames each: 8 s with one fact to 32 s with up to five
+TOKENS = {SHORT: 56, MIDDLE: 88, LONG: 176}
 SIZE = (SIDE, SIDE)
 
 
@@ -50,7 +51,7 @@ def architecture() -> ModelConfig:
 
 def _data(seed: int, *grids: int) -> DataConfig:
     """Clips of so many temporal grids, equally often."""
-    buckets = tuple(Bucket({SHORT: 56, LONG: 176}[count], count, SIZE) for count in grids)
+    buckets = tuple(Bucket(TOKENS[count], count, SIZE) for count in grids)
     pipeline = PipelineSettings(batch=16, buckets=buckets, window=1, threads=1, ahead=4)
     sets = (FactSet(seed + i, settings=FactSettings(frames=2 * count)) for i, count in enumerate(grids))
     return DataConfig(tuple(sets), pipeline, ChunkSettings(fps=0.5, chunk_seconds=4.0))
@@ -60,11 +61,11 @@ def get_config() -> TrainConfig:
     return TrainConfig(
         name="facts",
         model=ModelSource(architecture=architecture(), tokenizer="runs/facts-tokenizer"),
-        data=_data(0, SHORT, LONG),
+        data=_data(0, SHORT, MIDDLE, LONG),
         evaluation=_data(10, LONG),
         mesh=MeshConfig(),
         compute=Compute(dtype="float32", remat="none", clips=0),
         partition=Partition(freeze=()),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup=0.05, beta2=0.98, clip_norm=1.0),
-        loop=LoopConfig(steps=1200, eval_every=200, eval_batches=4, save_every=50),
+        loop=LoopConfig(steps=1050, eval_every=150, eval_batches=4, save_every=50),
     )

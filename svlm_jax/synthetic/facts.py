@@ -1,6 +1,6 @@
-"""A stream of facts: now and then a card shows a flag beside a sign for a few seconds, and never again. Who remembers?
+"""A stream of facts: now and then a card shows a flag with a sign on it for a few seconds, and never again. Who remembers?
 
-    card    | flag: one colour over another | sign: one of eight shapes |        "What was with the red over blue flag?" ring
+    flag    one colour over another    sign    one of eight shapes        "What was on the red over blue flag?" ring
 
 Everything follows from the seed: when a card comes, what is on it, and the moving picture around it.
 """
@@ -18,7 +18,7 @@ SHOWN = 6.0  # s that a card is seen: at 0.5 frames a second, one temporal grid 
 EVERY = 60.0  # s of stream for each card
 APART = 62  # cards at least before a flag may return: more than an hour at EVERY
 FLAGS = tuple(itertools.permutations(COLOURS, 2))
-ASKED = "What was with the"
+ASKED = "What was on the"
 WORDS = (ASKED, *(f" {colour}" for colour in COLOURS), " over", " flag?", *SHAPES)  # of questions and answers
 
 

@@ -1,7 +1,7 @@
 """Pictures of the facts, 84 x 84 pixels: a drifting backdrop, balls that roll about, noise, and sometimes a card on top.
 
-Flags are large areas of one colour, signs are simple shapes: what a small model sees soon. The balls have the colours of the
-flags, so that a colour alone tells nothing.
+Flags are areas of one colour, signs are simple shapes: what a small model sees soon. The balls have the colours of the flags,
+so that a colour alone tells nothing.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import functools
 import numpy as np
 
 SIDE = 84
-PART = 28  # pixels: the side of a flag and of a sign, with a rim of one
+PART = 28  # pixels: the side of a card, with a rim of one
 STEP, SLACK = 14, 2  # a card lies on a grid of so many pixels, more or less: small models need few samples to find it there
 NOISE = 10  # grey levels, uniform
 BALLS = 4
@@ -26,7 +26,7 @@ COLOURS = {
     "white": (250, 250, 250),
 }
 SHAPES = ("disc", "ring", "plus", "cross", "box", "bar", "pole", "wedge")
-BOARD, INK, CHALK = (46, 42, 40), (8, 8, 8), (255, 255, 255)
+RIM, INK = (46, 42, 40), (8, 8, 8)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,18 +55,18 @@ def draw(seed: int, second: float, card: Card | None) -> np.ndarray:
 
 def _card(picture: np.ndarray, card: Card) -> None:
     """Draws a card into a picture, int16 (84, 84, 3)."""
-    box = picture[card.top : card.top + PART, card.left : card.left + 2 * PART]
-    box[:] = BOARD
-    flag, sign = box[1:-1, 1 : PART - 1], box[1:-1, PART + 1 : -1]
+    box = picture[card.top : card.top + PART, card.left : card.left + PART]
+    box[:] = RIM
+    flag = box[1:-1, 1:-1]
     flag[: len(flag) // 2], flag[len(flag) // 2 :] = COLOURS[card.upper], COLOURS[card.lower]
-    sign[:] = np.where(shape(card.shape)[..., None], CHALK, INK)
+    flag[shape(card.shape)] = INK
 
 
 def card_at(upper: str, lower: str, sign: str, rng: np.random.Generator) -> Card:
     """A card somewhere in the picture."""
-    places = (SIDE - 2 * PART) // STEP, (SIDE - PART) // STEP
-    left, top = (STEP * rng.integers(count + 1) + rng.integers(-SLACK, SLACK + 1) for count in places)
-    return Card(upper, lower, sign, int(np.clip(left, 0, SIDE - 2 * PART)), int(np.clip(top, 0, SIDE - PART)))
+    room = SIDE - PART
+    left, top = STEP * rng.integers(room // STEP + 1, size=2) + rng.integers(-SLACK, SLACK + 1, size=2)
+    return Card(upper, lower, sign, int(np.clip(left, 0, room)), int(np.clip(top, 0, room)))
 
 
 @functools.cache

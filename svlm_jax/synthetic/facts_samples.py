@@ -19,7 +19,7 @@ from svlm_jax.models.positions import rope_positions
 from svlm_jax.streaming.dialogue import Answer, Dialogue
 from svlm_jax.streaming.prompt import SYSTEM
 from svlm_jax.synthetic.facts import SHOWN, Fact, Facts
-from svlm_jax.synthetic.facts_render import SIDE
+from svlm_jax.synthetic.facts_render import COLOURS, SIDE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,7 @@ class FactSettings:
       spread: share of the clips for which that is done; the others are whole.
       twice: the answer is also learned in the place of the mark behind its question, so that it is the question's own words
         that look for it, which is what pages are chosen by.
+      words: the colours in the questions are learned too, from the flags that were seen; they teach what to look for.
     """
 
     frames: int = 16
@@ -44,6 +45,7 @@ class FactSettings:
     reach: int = 1500
     spread: float = 0.75
     twice: bool = True
+    words: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("frames", 2), ("questions", 1), ("reach", self.frames // 2)):
@@ -81,6 +83,7 @@ class FactSamples:
         self._seed, self._count, self._settings = seed, count, settings
         (_, rows, columns), self._step = self._dialogue.clip_grid((settings.frames, 3, SIDE, SIDE), settings.fps)
         self._cells = rows, columns
+        self._colours = {token for colour in COLOURS for token in encode(f" {colour}")}
         self._grids = settings.frames // self.frames
 
     def __len__(self) -> int:
@@ -134,6 +137,9 @@ class FactSamples:
             said = dialogue.encode(f"{fact.answer}<|im_end|>")
             tokens = before + turn.token
             learned |= {len(tokens) + i: token for i, token in enumerate(said)}
+            if self._settings.words:
+                asked = ((len(before) + i, token) for i, token in enumerate(turn.token) if turn.asked[i])
+                learned |= {place: token for place, token in asked if token in self._colours}
             if self._settings.twice:
                 learned[len(before) + turn.asked.index(True) + sum(turn.asked)] = said[0]
             tokens += said
