@@ -73,6 +73,11 @@ class MemoryShape:
     def slots(self) -> int:
         return self.prefix + self.vision
 
+    @property
+    def held(self) -> int:
+        """Vision slots that can be live between clips; again a multiple of 8 with the prefix, if there is room for that."""
+        return min(self.budget + -(self.prefix + self.budget) % 8, self.vision)
+
     def pages(self, page: int) -> int:
         """Pages of the long-term memory."""
         return -(-(self.budget - self.short) // page)

@@ -215,8 +215,10 @@ def read_layer(
         rows = jnp.concatenate([prefix, shape.prefix + slot], axis=1)
         keys, values = par.gather(layer.keys, rows), par.gather(layer.values, rows)
     else:
-        live = jnp.arange(shape.vision) < count[:, None]
-        marks, keys, values = layer.marks, layer.keys, layer.values
+        held = shape.held
+        live = jnp.arange(held) < count[:, None]
+        marks = jax.tree.map(lambda x: x[:, :held], layer.marks)
+        keys, values = (x[:, :, : shape.prefix + held] for x in (layer.keys, layer.values))
     position, begin = mem.positions(marks, live, shape, memory.positions)
     text = jnp.ones((len(live), shape.prefix), bool)
     return Read(

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from svlm_jax import functional
-from svlm_jax.cache.memory import MemoryConfig, empty_memory, memory_bytes, memory_shape
+from svlm_jax.cache.memory import empty_memory, memory_bytes, memory_shape
+from svlm_jax.config_memory import MemoryConfig
 from svlm_jax.models.presets import preset
 from svlm_jax.streaming import answer, remember
 from svlm_jax.streaming.answer import Question
@@ -61,7 +62,7 @@ def compile_all(of: RecallConfig | None = None, device: str = "h200") -> list[Co
 
     clip = Clip(array(jnp.uint8, 32, 3, side, side), array(jnp.float32, of.shape.grids), array(jnp.bool_, of.shape.grids))
     words = array(jnp.bool_, ASKED)
-    question = Question(array(jnp.int32, ASKED), words, words, jax.ShapeDtypeStruct((1,), jnp.float32))
+    question = Question(array(jnp.int32, ASKED), words, words)
     reading = jax.eval_shape(functools.partial(answer.read, config=of), params, memory, question)
     watch = jax.jit(remember.watch, static_argnames="config", donate_argnames="memory")
     read, reply = (jax.jit(function, static_argnames="config") for function in (answer.read, answer.reply))

@@ -26,7 +26,7 @@ def test_python_examples_run(tmp_path, monkeypatch, capsys):
     assert "0 s: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/decisions.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/decisions.md", "docs/memory.md"])
 def test_commands_are_understood(document):
     text = (ROOT / document).read_text()
     commands = [shlex.split(line, comments=True)[1:] for line in text.splitlines() if line.startswith("    svlm ")]
@@ -38,7 +38,7 @@ def test_commands_are_understood(document):
     assert document != "README.md" or len(commands) >= 4
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/decisions.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/decisions.md", "docs/memory.md"])
 def test_files_that_are_named_exist(document):
     text = (ROOT / document).read_text()
     named = re.findall(r"(?:`|\()((?:tests|benchmarks|docs|svlm_jax)/[\w./*-]+)", text)
