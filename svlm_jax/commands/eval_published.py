@@ -3,9 +3,10 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from svlm_jax.commands.values import number, shard, window
+from svlm_jax.config_memory import MemoryConfig, Policy
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +30,6 @@ NAMES = {
     "video-mme": "Video-MME: short, medium and long videos",
     "mvbench": "MVBench: twenty tasks on short videos",
 }
-RECALL = ("full", "window", "fifo", "top-k", "last-frames", "vsb", "vsb+par")
 REASONS = 3  # why items were skipped: so many are told, the report has all
 DESCRIPTION = """\
 Measure a model on a published benchmark, whose files are read as they are. Nothing at or after the moment of a question is
@@ -68,8 +68,10 @@ def _model(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of weights and cache (auto)")
     group.add_argument("--window", type=window, default={}, metavar="PARTS", help="as in `svlm watch` (as trained)")
     group.add_argument("--memory", choices=("stream", "full", "hard-reset", "recompute"), help="as in `svlm watch` (stream)")
-    group.add_argument("--recall", choices=RECALL, help="answer from a memory of fixed size, as `svlm ask --memory` does")
-    group.add_argument("--budget", type=number(int, least=1), default=12_000, metavar="TOKENS", help="of that memory (12000)")
+    group.add_argument(
+        "--recall", choices=get_args(Policy), help="answer from a memory of fixed size, as `svlm ask --memory` does"
+    )
+    group.add_argument("--budget", type=number(int, least=1), metavar="TOKENS", help="of that memory (12000)")
     group.add_argument("--seed", type=number(int, least=0), default=42, help="of what is said between the questions (42)")
 
 
@@ -176,10 +178,9 @@ def _model_of(arguments: argparse.Namespace, benchmark: "Benchmark") -> "Watcher
         return _watcher(arguments)
     if benchmark.judging == "pair":
         raise ConfigError(f"--recall {arguments.recall}: {benchmark.name} is commentary; expected a benchmark of questions")
-    from svlm_jax.cache.memory import MemoryConfig
     from svlm_jax.eval.recaller import Recaller
 
-    memory = MemoryConfig(policy=arguments.recall, budget=arguments.budget)
+    memory = MemoryConfig.of(arguments.recall, budget=arguments.budget)
     longest = arguments.max_new_tokens or benchmark.protocol.max_new_tokens
     return Recaller(_watcher(arguments), memory, max_new_tokens=longest)
 
