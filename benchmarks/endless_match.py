@@ -118,7 +118,7 @@ def draw(rows: Mapping[str, Any], path: pathlib.Path) -> None:
         bars.barh([i + 0.4 * place for i in range(len(names))], [_whole(rows, name, key) for name in names], 0.4, label=title)
     bars.set(yticks=[i + 0.2 for i in range(len(names))], yticklabels=names, xlim=(0, 1.02), title="whole row")
     bars.invert_yaxis()
-    bars.legend()
+    bars.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2)
     figure.savefig(path, dpi=120)
 
 
