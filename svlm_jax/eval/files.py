@@ -88,7 +88,7 @@ def load(path: Path) -> Any:
         if path.suffix == ".parquet":
             return _parquet(path)
         if path.suffix == ".jsonl":
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").split("\n")  # texts may hold other ends of lines
             return [json.loads(line) for line in lines if line.strip()]
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -169,6 +169,12 @@ def test_a_folder_of_something_else(name, tmp_path):
         BENCHMARKS[name].read(tmp_path / "gone")
 
 
+def test_published_texts_may_hold_any_end_of_a_line(tmp_path):
+    path = sets.video_mme(tmp_path) / "test.jsonl"
+    path.write_text(path.read_text().replace("How many?", "How\u2028many\x85?").replace("\n", "\r\n"), newline="")
+    assert "How\u2028many\x85?" in BENCHMARKS["video-mme"].read(tmp_path)[1].question
+
+
 def test_parquet_without_its_reader(tmp_path, monkeypatch):
     (tmp_path / "test.parquet").write_bytes(b"PAR1")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

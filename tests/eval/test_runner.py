@@ -8,6 +8,7 @@ import pytest
 from svlm_jax.errors import ConfigError, EvalError, StreamError
 from svlm_jax.eval.benchmarks import BENCHMARKS
 from svlm_jax.eval.interface import Answer
+from svlm_jax.eval.records import stored
 from svlm_jax.eval.runner import Run, run_row, share
 from svlm_jax.interrupt import Interrupted
 from tests.eval import sets
@@ -71,6 +72,14 @@ def test_nothing_is_done_twice(folder, tmp_path):
     first = run_row(planned(folder, tmp_path), by_number(), "last")
     reader = by_number()
     assert run_row(planned(folder, tmp_path), reader, "last") == first and reader.asked == []
+
+
+def test_answers_may_hold_any_end_of_a_line(folder, tmp_path):
+    said = "A\n\r\x0b\x1c\x85\u2028\u2029B"
+    run_row(planned(folder, tmp_path), Reader(lambda question, seen: said), "last")
+    reader = by_number()
+    assert run_row(planned(folder, tmp_path), reader, "last")["counts"]["answered"] == 9 and reader.asked == []
+    assert {record["response"] for record in stored(tmp_path / "last").values()} == {said}
 
 
 def test_a_limit_can_be_raised(folder, tmp_path):
