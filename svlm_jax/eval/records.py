@@ -16,7 +16,8 @@ from typing import Any
 from svlm_jax.errors import EvalError
 from svlm_jax.eval.results import write_json
 
-CHANGING = ("date", "machine", "commit", "command", "limit")  # may differ when a run goes on
+CHANGING = ("date", "machine", "commit", "command", "limit")  # may differ when a run goes on; all of them are kept
+CONTINUED = "continued"  # in a manifest: these of every later run that was not the same as the one before
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -94,12 +95,16 @@ def _same_run(path: Path, manifest: Mapping[str, Any]) -> None:
     except (OSError, ValueError):
         raise EvalError(f"{path} is no manifest of an evaluation; expected an empty folder or one to go on in.") from None
     wanted = json.loads(json.dumps(dict(manifest)))
-    for name in sorted({*found, *wanted} - set(CHANGING)):
+    for name in sorted({*found, *wanted} - {*CHANGING, CONTINUED}):
         if found.get(name) != wanted.get(name):
             raise EvalError(
                 f"{path.parent} holds results of another run: {name} was {_short(found.get(name))}, now it is "
                 f"{_short(wanted.get(name))}; expected another folder."
             )
+    runs = [found, *found.get(CONTINUED, [])]
+    if any(runs[-1].get(name) != wanted.get(name) for name in CHANGING if name != "date"):
+        runs.append({name: wanted.get(name) for name in CHANGING})
+        write_json(path, {**found, CONTINUED: runs[1:]})
 
 
 def _short(value: Any) -> str:

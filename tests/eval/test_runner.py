@@ -87,6 +87,10 @@ def test_a_limit_can_be_raised(folder, tmp_path):
     assert few["counts"]["items"] == few["counts"]["answered"] == 3
     reader = by_number()
     assert run_row(planned(folder, tmp_path), reader, "stream")["counts"]["answered"] == 9 and len(reader.asked) == 6
+    run_row(planned(folder, tmp_path), by_number(), "stream")
+    about = json.loads((tmp_path / "stream" / "manifest.json").read_text())
+    (again,) = about["continued"]  # the manifest says which runs the answers are from
+    assert (about["limit"], again["limit"]) == (3, None) and {"date", "commit", "machine", "command"} <= set(again)
 
 
 def test_hosts_share_the_videos(folder, tmp_path):
