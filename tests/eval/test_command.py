@@ -70,6 +70,36 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(tmp_path, capsys, monkey
     assert "row 'best' of livesports-cc" in capsys.readouterr().err
     assert run("video-mme", "--data", folder, "--model", "m") == 2
     assert "does not hold this benchmark" in capsys.readouterr().err
+    assert run("livesports-cc", "--data", folder, "--model", "m", "--recall", "vsb") == 2
+    assert "--recall vsb: livesports-cc is commentary" in capsys.readouterr().err
+    questions = sets.video_mme(tmp_path / "questions")
+    assert run("video-mme", "--data", questions, "--model", "m", "--recall", "window", "--budget", 9) == 2
+    assert "memory budget=9 with policy=window, which ignores it" in capsys.readouterr().err
+
+
+def test_answers_from_a_memory(reader, tmp_path, monkeypatch):
+    """What comes second by second goes into the memory that was asked for, with the benchmark's answers in mind."""
+    made = []
+
+    def recaller(watcher, memory, *, max_new_tokens):
+        made.append((memory.policy, memory.budget, max_new_tokens))
+        return watcher
+
+    monkeypatch.setattr("svlm_jax.eval.recaller.Recaller", recaller)
+    common = ("rvs-ego", "--data", sets.rvs(tmp_path / "data"), "--model", "m", "--results", tmp_path / "out")
+    assert run(*common, "--rows", "stream", "--recall", "vsb+par", "--budget", 600) == 0
+    assert made == [("vsb+par", 600, 256)]
+
+
+def test_answers_that_a_benchmark_ships(tmp_path, capsys):
+    folder = sets.ovo_bench(tmp_path / "data")
+    shipped = {"backward": [{"id": 1, "task": "EPM", "response": "B"}], "realtime": [], "forward": []}
+    sets.write(tmp_path / "answers" / "m.json", shipped)
+    assert run("ovo-bench", "--data", folder, "--answers", tmp_path / "answers") == 0
+    said = capsys.readouterr().out
+    assert "answers  33.33 (33.33 strict)" in said and "1 of 8 items answered" in said
+    assert run("mlvu", "--data", sets.mlvu(tmp_path / "mlvu"), "--answers", tmp_path / "answers") == 2
+    assert "answers of mlvu: expected ovo-bench" in capsys.readouterr().err
 
 
 def test_a_judge_that_fails_and_videos_that_are_missing_are_told(reader, tmp_path, capsys, monkeypatch):
