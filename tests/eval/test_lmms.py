@@ -1,6 +1,7 @@
 """Our model in lmms-eval: how it is found, what it is shown for which request, and what it refuses."""
 
-import importlib
+import importlib.util
+import json
 import logging
 import subprocess
 import sys
@@ -163,6 +164,46 @@ def test_other_kinds_of_requests(model, reader):
         svlm.loglikelihood([])
     with pytest.raises(EvalError, match="several rounds"):
         svlm.generate_until_multi_round([])
+
+
+TASK = """\
+task: made
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {docs}}}}}
+test_split: test
+output_type: generate_until
+doc_to_visual: !function utils.visual
+doc_to_text: !function utils.text
+doc_to_target: answer
+generation_kwargs: {{max_new_tokens: 4}}
+process_results: !function utils.results
+metric_list: [{{metric: said, aggregation: mean, higher_is_better: true}}]
+"""
+UTILS = """\
+def visual(doc):
+    return [doc["video"]]
+
+def text(doc, lmms_eval_specific_kwargs=None):
+    return doc["question"]
+
+def results(doc, answers):
+    return {"said": float(len(answers[0]) > 0)}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("lmms_eval") is None, reason="needs lmms-eval, beside this package")
+def test_the_library_runs_a_task_on_it(video, tmp_path):
+    docs = sets.write(tmp_path / "docs.json", [{"video": video, "question": f"Who {i}?", "answer": "x"} for i in range(2)])
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "made.yaml").write_text(TASK.format(docs=docs))
+    (tmp_path / "tasks" / "utils.py").write_text(UTILS)
+    model = f"pretrained={checkpoints.tiny()},row=stream,dtype=float32,max_pixels=1568"
+    command = [sys.executable, "-W", "ignore", "-m", "lmms_eval", "--model", "svlm", "--model_args", model, "--tasks", "made",
+               "--include_path", tmp_path / "tasks", "--batch_size", "1", "--output_path", tmp_path / "out"]  # fmt: skip
+    subprocess.run(command, check=True, cwd=tmp_path)
+    (result,) = (tmp_path / "out").rglob("*results.json")
+    assert json.loads(result.read_text())["results"]["made"]["said,none"] == 1.0
 
 
 @pytest.mark.slow
