@@ -2,7 +2,8 @@
 
     python -m benchmarks.recall_cost [--size small] [--frames 10000] [--out benchmarks/results/recall_cost_cpu.json]
 
-A random model watches noise of 196 x 196 pixels, 49 tokens for two frames, in clips of 32 frames:
+A random model watches noise in clips of 32 frames, 196 x 196 pixels (784 tokens a clip) or, where a memory of 12,000 tokens is
+filled, 392 x 392 (3,136): bucketing looks with its last 64 queries, which a clip of few tokens would notice.
 
     first token   ms from a question to the scores of its answer's first token, after 16 ... 10,000 frames, with all frames in
                   the memory (a clip that is still open is read first, which takes at most what a clip takes), and in turn
@@ -39,7 +40,7 @@ from svlm_jax.streaming.chunk import Chunk
 from svlm_jax.streaming.recall import Recall
 from svlm_jax.streaming.session import StreamingVLM
 
-SIDE, CLIP, RUNS = 196, 32, 9
+SIDE, LARGE, CLIP, RUNS = 196, 392, 32, 9
 MARKS = (16, 64, 256, 512, 1024, 4096, 10_000)
 QUESTION = "Who was the first to cross the bridge, and what did they carry in their hands?"
 
@@ -56,12 +57,12 @@ def medians_ms(works: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: round(statistics.median(found), 3) for name, found in times.items()}
 
 
-def feed(stream: Recall, frames: int) -> None:
+def feed(stream: Recall, frames: int, side: int = SIDE) -> None:
     """So many more frames of noise that never repeats, a clip at a time."""
     rng = np.random.default_rng(int(stream.position))
     while frames:
         count = min(frames, CLIP - len(stream._pending))
-        pixels = rng.integers(0, 256, (count, 3, SIDE, SIDE), np.uint8)
+        pixels = rng.integers(0, 256, (count, 3, side, side), np.uint8)
         stream.feed(Chunk(pixels, stream.position, stream.position + count / stream.settings.fps))
         frames -= count
 
@@ -87,7 +88,7 @@ def first_token(vlm: StreamingVLM, frames: int) -> dict[str, Any]:
 def filled(vlm: StreamingVLM, policy: str) -> Recall:
     """A memory of 12,000 tokens that is full."""
     stream = vlm.recall(memory=MemoryConfig(policy=policy), max_new_tokens=32)
-    feed(stream, CLIP * -(-12_000 // (CLIP * 49 // 2)))
+    feed(stream, 4 * CLIP, LARGE)
     return stream
 
 
@@ -115,7 +116,7 @@ def compression(streams: Mapping[str, Recall]) -> dict[str, Any]:
     works = {}
     for name, stream in streams.items():
         rng = np.random.default_rng(0)
-        stream._pending = [(stream.position, frame) for frame in rng.integers(0, 256, (CLIP, 3, SIDE, SIDE), np.uint8)]
+        stream._pending = [(stream.position, frame) for frame in rng.integers(0, 256, (CLIP, 3, LARGE, LARGE), np.uint8)]
         clip, stream._pending = stream._clip(), []
         works[name] = functools.partial(recalling._watch_aside, stream.vlm.params, stream.state, clip, config=stream.config)
     ms = medians_ms(works)
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args(argv)
     result: dict[str, Any] = {
-        "what": f"Questions to a memory, random Qwen2.5-VL ({arguments.size}), float32, {SIDE} x {SIDE} pixels",
+        "what": f"Questions to a memory, random Qwen2.5-VL ({arguments.size}), float32, pictures of {SIDE} and {LARGE} pixels",
         "command": f"python -m benchmarks.recall_cost --size {arguments.size} --frames {arguments.frames}",
         "machine": describe(),
     }

@@ -8,7 +8,8 @@ from benchmarks import recall_cost
 
 
 @pytest.mark.slow
-def test_every_part_is_measured_and_written(tmp_path):
+def test_every_part_is_measured_and_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(recall_cost, "RUNS", 1)
     file = tmp_path / "found.json"
     recall_cost.main(["--size", "tiny", "--frames", "64", "--out", str(file)])
     found = json.loads(file.read_text())
