@@ -3,7 +3,7 @@
     python -m benchmarks.recall_cost [--size small] [--frames 10000] [--out benchmarks/results/recall_cost_cpu.json]
 
 A random model watches noise in clips of 32 frames, 196 x 196 pixels (784 tokens a clip) or, where a memory of 12,000 tokens is
-filled, 392 x 392 (3,136): bucketing looks with its last 64 queries, which a clip of few tokens would notice.
+filled, 560 x 560 (6,400; LiveVLM's have 6,272): bucketing looks with the last 64 queries, and a clip of few would notice.
 
     first token   ms from a question to the scores of its answer's first token, after 16 ... 10,000 frames, with all frames in
                   the memory (a clip that is still open is read first, which takes at most what a clip takes), and in turn
@@ -40,7 +40,7 @@ from svlm_jax.streaming.chunk import Chunk
 from svlm_jax.streaming.recall import Recall
 from svlm_jax.streaming.session import StreamingVLM
 
-SIDE, LARGE, CLIP, RUNS = 196, 392, 32, 9
+SIDE, LARGE, CLIP, RUNS = 196, 560, 32, 9
 MARKS = (16, 64, 256, 512, 1024, 4096, 10_000)
 QUESTION = "Who was the first to cross the bridge, and what did they carry in their hands?"
 
@@ -88,7 +88,7 @@ def first_token(vlm: StreamingVLM, frames: int) -> dict[str, Any]:
 def filled(vlm: StreamingVLM, policy: str) -> Recall:
     """A memory of 12,000 tokens that is full."""
     stream = vlm.recall(memory=MemoryConfig(policy=policy), max_new_tokens=32)
-    feed(stream, 4 * CLIP, LARGE)
+    feed(stream, 2 * CLIP, LARGE)
     return stream
 
 
