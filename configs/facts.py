@@ -1,6 +1,6 @@
-"""The model that recalls facts: a Qwen2.5-VL of 0.8 M parameters, trained on clips of 32 s alone, on two CPU cores.
+"""The model that recalls facts, first stage: what is on the flag that a clip of 8 s shows? 0.8 M parameters, two CPU cores.
 
-Needs its tokenizer:
+configs/facts_long.py is the second stage. Needs a tokenizer:
 python -c "from svlm_jax.synthetic.facts_tokenizer import write_facts_tokenizer as w; w('runs/facts-tokenizer')"
 """
 
@@ -19,7 +19,7 @@ from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition
 
 SHORT, MIDDLE, LONG = 2, 4, 8  # temporal grids of a clip, of two frames each: 8 s with one fact to 32 s with up to five
-TOKENS = {SHORT: 56, MIDDLE: 88, LONG: 176}
+TOKENS = {SHORT: 48, MIDDLE: 80, LONG: 176}
 SIZE = (SIDE, SIDE)
 
 
@@ -49,23 +49,26 @@ def architecture() -> ModelConfig:
     )
 
 
-def _data(seed: int, *grids: int) -> DataConfig:
-    """Clips of so many temporal grids, equally often."""
-    buckets = tuple(Bucket(TOKENS[count], count, SIZE) for count in grids)
+def data(seed: int, *clips: tuple[int, float, float]) -> DataConfig:
+    """Clips of so many temporal grids, with a fact for at most so many seconds, in such proportions."""
+    buckets = tuple(Bucket(TOKENS[grids], grids, SIZE) for grids, _, _ in clips)
     pipeline = PipelineSettings(batch=16, buckets=buckets, window=1, threads=1, ahead=4)
-    sets = (FactSet(seed + i, settings=FactSettings(frames=2 * count)) for i, count in enumerate(grids))
-    return DataConfig(tuple(sets), pipeline, ChunkSettings(fps=0.5, chunk_seconds=4.0))
+    sets = tuple(
+        FactSet(seed + i, settings=FactSettings(frames=2 * grids, sparse=sparse), weight=weight)
+        for i, (grids, sparse, weight) in enumerate(clips)
+    )
+    return DataConfig(sets, pipeline, ChunkSettings(fps=0.5, chunk_seconds=4.0))
 
 
 def get_config() -> TrainConfig:
     return TrainConfig(
         name="facts",
         model=ModelSource(architecture=architecture(), tokenizer="runs/facts-tokenizer"),
-        data=_data(0, SHORT, MIDDLE, LONG),
-        evaluation=_data(10, LONG),
+        data=data(0, (SHORT, 30.0, 1.0)),
+        evaluation=data(10, (SHORT, 30.0, 1.0)),
         mesh=MeshConfig(),
         compute=Compute(dtype="float32", remat="none", clips=0),
         partition=Partition(freeze=()),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup=0.05, beta2=0.98, clip_norm=1.0),
-        loop=LoopConfig(steps=1050, eval_every=150, eval_batches=4, save_every=50),
+        loop=LoopConfig(steps=800, eval_every=200, eval_batches=4, save_every=100),
     )

@@ -18,8 +18,8 @@ from svlm_jax.errors import ConfigError
 from svlm_jax.models.positions import rope_positions
 from svlm_jax.streaming.dialogue import Answer, Dialogue
 from svlm_jax.streaming.prompt import SYSTEM
-from svlm_jax.synthetic.facts import SHOWN, Fact, Facts
-from svlm_jax.synthetic.facts_render import COLOURS, SIDE
+from svlm_jax.synthetic.facts import ASKED, SHOWN, Fact, Facts
+from svlm_jax.synthetic.facts_render import SIDE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +33,8 @@ class FactSettings:
       reach: temporal grids of the longest stream that a clip may be from. Its own are spread over a span of up to so many, so
         that their distances are those of a long stream, though its pictures are few (Ruoss et al. 2023, arXiv 2305.16843).
       spread: share of the clips for which that is done; the others are whole.
-      twice: the answer is also learned in the place of the mark behind its question, so that it is the question's own words
-        that look for it, which is what pages are chosen by.
-      words: the colours in the questions are learned too, from the flags that were seen; they teach what to look for.
+      twice: questions are learned from too: each colour, right behind the upper one the lower one, and the answer as soon as
+        the flag is named. So it is the question's own words that look for the flag, which is what pages are chosen by.
     """
 
     frames: int = 16
@@ -45,7 +44,6 @@ class FactSettings:
     reach: int = 1500
     spread: float = 0.75
     twice: bool = True
-    words: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("frames", 2), ("questions", 1), ("reach", self.frames // 2)):
@@ -83,7 +81,6 @@ class FactSamples:
         self._seed, self._count, self._settings = seed, count, settings
         (_, rows, columns), self._step = self._dialogue.clip_grid((settings.frames, 3, SIDE, SIDE), settings.fps)
         self._cells = rows, columns
-        self._colours = {token for colour in COLOURS for token in encode(f" {colour}")}
         self._grids = settings.frames // self.frames
 
     def __len__(self) -> int:
@@ -137,14 +134,18 @@ class FactSamples:
             said = dialogue.encode(f"{fact.answer}<|im_end|>")
             tokens = before + turn.token
             learned |= {len(tokens) + i: token for i, token in enumerate(said)}
-            if self._settings.words:
-                asked = ((len(before) + i, token) for i, token in enumerate(turn.token) if turn.asked[i])
-                learned |= {place: token for place, token in asked if token in self._colours}
             if self._settings.twice:
-                learned[len(before) + turn.asked.index(True) + sum(turn.asked)] = said[0]
+                start = len(before) + turn.asked.index(True)
+                learned |= {start + i: token for i, token in enumerate(self._early(fact)) if token is not None}
             tokens += said
             answer = _answered(fact, (*turn.history, (turn.text, fact.answer)))
         return tokens, [learned.get(place, IGNORED) for place in range(len(tokens))]
+
+    def _early(self, fact: Fact) -> list[int | None]:
+        """What is learned in the places of a question's words, and in the one behind them."""
+        encode = self._dialogue.encode
+        (upper,), (lower,), (sign,) = encode(f" {fact.card.upper}"), encode(f" {fact.card.lower}"), encode(fact.answer)
+        return [None] * len(encode(ASKED)) + [upper, lower, lower, sign, sign]  # ... red | over | blue | flag? | mark
 
     def _positions(self, number: int, tokens: np.ndarray) -> np.ndarray:
         """(3, T) float32; the temporal grids of a clip that is spread lie further apart, the text behind them further on."""
