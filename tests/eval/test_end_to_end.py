@@ -111,7 +111,7 @@ def watcher():
 
 
 @pytest.mark.parametrize(
-    ("name", "row"), [pytest.param(*case, marks=() if case == ("video-mme", "stream") else pytest.mark.slow) for case in CASES]
+    ("name", "row"), [pytest.param(*case, marks=() if case == ("rvs-ego", "stream") else pytest.mark.slow) for case in CASES]
 )
 def test_a_model_from_files_to_a_report(watcher, folders, tmp_path, name, row):
     """Read, shown, answered, scored; the same after an interruption; and the same with another future."""
