@@ -8,10 +8,12 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
+from configs import facts as facts_config
 from configs.match import architecture
 from svlm_jax.checkpoint.export import export
 from svlm_jax.checkpoint.random import _noise, write_random_checkpoint
 from svlm_jax.config import Family
+from svlm_jax.synthetic.facts_tokenizer import write_facts_tokenizer
 from svlm_jax.synthetic.tokenizer import write_tokenizer
 
 
@@ -37,4 +39,14 @@ def match() -> Path:
         write_tokenizer(_root() / "match-tokenizer")
         config = architecture()
         export(folder, config, _noise(config, 0, jnp.float32), tokenizer_from=_root() / "match-tokenizer")
+    return folder
+
+
+def facts() -> Path:
+    """The shape and tokenizer of the embedded model of facts, with random weights."""
+    folder = _root() / "facts"
+    if not folder.exists():
+        write_facts_tokenizer(_root() / "facts-tokenizer")
+        config = facts_config.architecture()
+        export(folder, config, _noise(config, 0, jnp.float32), tokenizer_from=_root() / "facts-tokenizer")
     return folder

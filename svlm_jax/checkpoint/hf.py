@@ -30,9 +30,10 @@ Progress: TypeAlias = Callable[[int, int], None]
 # Beside config.json in converted folders, instead of safetensors.
 ORBAX_FOLDER = "params"
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
-# The name of the model that is part of the package, and where it lies.
-EMBEDDED = "embedded"
+# The names of the models that are part of the package, and where they lie: one commentates on matches, one recalls facts.
+EMBEDDED, FACTS = "embedded", "embedded-facts"
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded" / "match"
+FACTS_FOLDER = EMBEDDED_FOLDER.with_name("facts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ def load(
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
-    """Loads a local folder, a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct", or "embedded", the model of this package.
+    """Loads a local folder, a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct", or "embedded" or "embedded-facts" of this package.
 
     One tensor at a time goes from the memory-mapped file to its devices in the wanted dtype (None: as it is stored); with
     `sharding`, each device reads only its part. Raises CheckpointError for anything that is not a complete checkpoint of a
@@ -91,13 +92,14 @@ def resolve(
 ) -> Path:
     """A folder of checkpoint files: `source` itself, or the local snapshot of that hub id; `files` are downloaded if need be.
 
-    "embedded" is the model of this package; a folder of that name is "./embedded". Respects HF_HOME, HF_ENDPOINT, HF_TOKEN
-    and HF_HUB_OFFLINE.
+    "embedded" and "embedded-facts" are the models of this package; a folder of that name is "./embedded". Respects HF_HOME,
+    HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE.
     """
-    if source == EMBEDDED:
-        if not (EMBEDDED_FOLDER / "config.json").is_file():
-            raise CheckpointError(f"this installation lacks the embedded model: {EMBEDDED_FOLDER} has no config.json.")
-        return EMBEDDED_FOLDER
+    if source in (EMBEDDED, FACTS):
+        folder = EMBEDDED_FOLDER if source == EMBEDDED else FACTS_FOLDER
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"this installation lacks the embedded model: {folder} has no config.json.")
+        return folder
     path = Path(source).expanduser()
     if path.is_dir():
         return path

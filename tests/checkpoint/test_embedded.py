@@ -1,7 +1,9 @@
-"""The model that is part of the package: small, complete, streamed as it was trained, and good at matches it has not seen."""
+"""The models that are part of the package: small, complete, streamed as trained, and good at matches they have not seen."""
 
 import jax
+import pytest
 
+from configs import facts
 from configs.match import CHUNKS, SIZE, architecture, get_config
 from svlm_jax import cli
 from svlm_jax.checkpoint import hf
@@ -10,13 +12,17 @@ from svlm_jax.streaming.session import StreamingVLM
 from svlm_jax.synthetic.evaluate import evaluate_match
 
 
-def test_it_is_small_and_complete():
-    files = {path.name: path.stat().st_size for path in hf.EMBEDDED_FOLDER.iterdir()}
-    wanted = {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "preprocessor_config.json"}
-    assert wanted | {"README.md"} <= set(files) and sum(files.values()) <= 8e6
-    vlm = StreamingVLM.from_pretrained("embedded")
-    assert sum(leaf.size for leaf in jax.tree.leaves(vlm.params)) <= 4_000_000
-    assert vlm.config == architecture()
+@pytest.mark.parametrize(
+    ("name", "folder", "most", "wanted"),
+    [("embedded", hf.EMBEDDED_FOLDER, 4e6, architecture()), ("embedded-facts", hf.FACTS_FOLDER, 1.5e6, facts.architecture())],
+)
+def test_it_is_small_and_complete(name, folder, most, wanted):
+    files = {path.name: path.stat().st_size for path in folder.iterdir()}
+    names = {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "preprocessor_config.json"}
+    assert names | {"README.md"} <= set(files) and sum(files.values()) <= 2 * most
+    vlm = StreamingVLM.from_pretrained(name)
+    assert sum(leaf.size for leaf in jax.tree.leaves(vlm.params)) <= most
+    assert vlm.config == wanted
 
 
 def test_it_is_streamed_as_it_was_trained():
