@@ -90,6 +90,28 @@ print(f"events found: F1 {report.event_f1:.3f}; silence where nothing happened: 
 print(f"scores told rightly, which were on the board only at the beginning: {report.score_accuracy:.2f}")
 
 # %% [markdown]
+# ## A question about something long gone
+#
+# Another small model of the package answers questions. In its stream a card shows a flag with a sign on it for six seconds of
+# every minute, and never again; LiveVLM's memory keeps what it saw, and an answer reads a fifth of it. The model is very small:
+# more than half of its answers are right, where guessing is right once in eight.
+
+# %%
+from svlm_jax.config_memory import MemoryConfig
+from svlm_jax.synthetic.facts import Facts
+
+memory = MemoryConfig(policy="vsb+par", budget=810, retrieve=0.2)
+recall = svlm_jax.StreamingVLM.from_pretrained("embedded-facts").recall(memory=memory, max_new_tokens=4)
+with svlm_jax.open_source("synthetic:facts?seed=2026&minutes=5", size=(84, 84), fps=0.5, chunk_seconds=4) as source:
+    for _ in recall.watch(source):
+        pass
+for fact in Facts(2026).until(recall.position):
+    answer = recall.ask(fact.question)
+    print(f"{fact.question} {answer.text} (it was {fact.answer}, {(answer.at - fact.end) / 60:.1f} minutes ago)")
+    of_card = [f"{second:.0f}" for second in answer.seconds if fact.begin - 4 < second < fact.end]
+    print(f"    read {len(answer.seconds)} moments of {answer.at:.0f} s, and of the card's: {', '.join(of_card) or 'none'} s")
+
+# %% [markdown]
 # ## A stream is a value
 #
 # It can be forked, saved and resumed. A fork watches on without touching the stream it came from.
