@@ -1,4 +1,4 @@
-"""The figure of `svlm bench`: latency against the length of the video, the parts of a second, memory, first tokens."""
+"""The figure of `svlm bench`: latency, tokens and memory against the length of the video, parts of a second, first tokens."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,19 +17,23 @@ TITLES = {
     "recompute": "window with overlap",
     "full": "full attention",
 }
+BEGINNING = 128  # s in which a window that is reset every 16 s can be told from a line
 Rows = Mapping[str, Mapping[str, Any]]
 
 
 def draw(rows: Rows, path: Path, title: str) -> None:
     """Writes the figure; rows that are missing or failed are left out."""
     there = {name: row for name, row in rows.items() if "failed" not in row}
-    figure = matplotlib.figure.Figure(figsize=(13, 8), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(17, 8), layout="constrained")
     figure.suptitle(title)
-    (latency, memory), (parts, first) = figure.subplots(2, 2)
+    panels = figure.subplot_mosaic([["latency", "cached", "memory"], ["parts", "parts", "first"]])
+    latency, cached, memory, parts, first = (panels[name] for name in ("latency", "cached", "memory", "parts", "first"))
     _over_time(latency, there, "ms_per_token", "latency, ms a token")
     latency.axhline(1e3 * REAL_TIME, color="grey", ls="--", lw=1, label="real time")
     latency.set_yscale("log")
     latency.legend()
+    _over_time(cached, there, "cached_tokens", f"tokens in the cache, the first {BEGINNING} s")
+    cached.set(xlim=(0, BEGINNING), yscale="log")
     _over_time(memory, there, "device_bytes", "memory of the device's arrays, MiB", 2**-20)
     _parts(parts, there)
     _first(first, there)
