@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from svlm_jax.commands.progress import loading
 from svlm_jax.commands.values import number
 from svlm_jax.config_memory import MemoryConfig, Policy
+from svlm_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from svlm_jax.streaming.chunk import Chunk
@@ -169,7 +170,7 @@ def add_questions(group: argparse._ArgumentGroup) -> None:
         "repeat it for more; - takes each line that is typed",
     )
     group.add_argument(
-        "--remember", type=number(int, least=1), default=12_000, metavar="TOKENS", help="kept of the video for --ask (12000)"
+        "--remember", type=number(int, least=1), metavar="TOKENS", help=f"kept of the video for --ask ({MemoryConfig().budget})"
     )
 
 
@@ -213,14 +214,20 @@ class Beside:
                 self._typed.put(line.strip())
 
 
+def check_questions(arguments: argparse.Namespace) -> None:
+    if arguments.remember is not None and not arguments.ask:
+        raise ConfigError(f"--remember {arguments.remember} without --ask: nothing would read it, expected a question.")
+
+
 def questions_beside(arguments: argparse.Namespace, session: "Session") -> Beside | None:
     """What `--ask` wants; None without it."""
     from svlm_jax.streaming.recall import Recall, RecallSettings
 
     if not arguments.ask:
         return None
+    budget = MemoryConfig().budget if arguments.remember is None else arguments.remember
     settings = RecallSettings(
-        memory=MemoryConfig(budget=arguments.remember, clip_frames=8),
+        memory=MemoryConfig(budget=budget, clip_frames=8),
         fps=session.settings.fps,
         implementation=arguments.implementation,
     )

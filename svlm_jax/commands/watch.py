@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from svlm_jax.commands.ask import add_questions, questions_beside
+from svlm_jax.commands.ask import add_questions, check_questions, questions_beside
 from svlm_jax.commands.progress import loading
 from svlm_jax.commands.values import number, window
 from svlm_jax.interrupt import Stoppable
@@ -175,6 +175,7 @@ def follow(arguments: argparse.Namespace) -> tuple[float, float]:
     generation = hf.generation_config(arguments.model, revision=arguments.revision)
     settings, pixels = _settings(arguments, generation), pixel_bounds(generation, arguments.max_pixels)
     targets = (arguments.vtt, arguments.srt, arguments.jsonl, arguments.video)
+    check_questions(arguments)
     check_distinct([check_target(path) for path in targets if path], arguments.source)
     start = arguments.start or 0.0
     with _open(arguments, settings, pixels, start) as probe:  # what cannot work is said before minutes of loading

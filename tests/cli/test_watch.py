@@ -251,6 +251,7 @@ def test_a_hub_id_that_is_not_there(clip, capsys):
         (["--fps", "3"], ["fps=3"]),
         (["--chunk", "0.75"], ["chunk_seconds=0.75"]),
         (["--top-p", "1.5"], ["top_p=1.5"]),
+        (["--remember", "60"], ["--remember 60 without --ask"]),
         (["--start", "60"], ["60"]),
         (["--resume", "nowhere"], ["nowhere"]),
         (["--vtt", "/nonexistent/out.vtt"], ["/nonexistent"]),
