@@ -9,6 +9,8 @@
 # %% [markdown]
 # # Fine-tune on a handful of clips, then see it stream
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/svlm-jax/svlm-jax/blob/main/notebooks/fine_tune.ipynb)
+#
 # The small model of the package comments on matches in English. Here it learns to call the teams *rojo* and *azul*, from four
 # clips of a minute, on a CPU in about a minute and a half. The recipe is the one of the large runs: overlapped chunks of 24 s
 # with what was said before them, plain causal attention, a loss on spoken words only, a frozen vision tower. Afterwards the

@@ -9,6 +9,8 @@
 # %% [markdown]
 # # Watch a video, second by second
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/svlm-jax/svlm-jax/blob/main/notebooks/watch_a_match.ipynb)
+#
 # A streaming vision-language model watches a video of any length and says once a second what happens, at constant memory and
 # constant time. This notebook runs on a CPU in about a minute with a small model that comes with the package; the same calls
 # run the released 7B model on a GPU or a TPU (last section).

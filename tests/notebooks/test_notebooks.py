@@ -1,6 +1,7 @@
 """The notebooks run from beginning to end, and their generated files are those of their sources."""
 
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,16 @@ def cells(notebook):
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_generated_files_are_those_of_their_sources(source):
     assert cells(jupytext.read(source)) == cells(jupytext.read(source.with_suffix(".ipynb"))), "run `make notebooks`"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_badges_open_the_notebook_from_where_it_is_published(source):
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    repository = project["urls"]["Repository"].removeprefix("https://github.com/")
+    address = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{source.stem}.ipynb"
+    for text in (source.read_text(encoding="utf-8"), (FOLDER.parent / "README.md").read_text(encoding="utf-8")):
+        assert f"(https://colab.research.google.com/assets/colab-badge.svg)]({address})" in text
+        assert text.count("colab.research.google.com/github/") == text.count(f"/github/{repository}/blob/main/notebooks/")
 
 
 @pytest.mark.slow
