@@ -21,7 +21,7 @@ def test_chunks_overlap_or_not(tmp_path):
 
 
 def test_runs_differ_in_their_annotations_only(tmp_path):
-    one, two = (overlap.config_of("same", tmp_path / f"{name}_with_seeks.jsonl", 7) for name in "ab")
+    one, two = (overlap.config_of("same", tmp_path / f"{name}_with_seeks.jsonl", 7, 3) for name in "ab")
     assert one.data.sets != two.data.sets
     assert (one.loop, one.model, one.seed, one.evaluation, one.optimizer) == (
         two.loop,
@@ -31,6 +31,8 @@ def test_runs_differ_in_their_annotations_only(tmp_path):
         two.optimizer,
     )
     assert one.loop.steps == 7 and one.loop.accumulate == 1
+    other = overlap.config_of("same", tmp_path / "a_with_seeks.jsonl", 7, 4)
+    assert other.seed != one.seed and other.data.pipeline.seed != one.data.pipeline.seed and other.data.sets == one.data.sets
 
 
 @pytest.mark.slow
@@ -45,6 +47,8 @@ def test_both_are_trained_streamed_and_kept(tmp_path, capsys, monkeypatch):
         "1",
         "--unseen-minutes",
         "0.1",
+        "--seeds",
+        "3",
         "--folder",
         "runs",
         "--out",
@@ -53,8 +57,8 @@ def test_both_are_trained_streamed_and_kept(tmp_path, capsys, monkeypatch):
     assert overlap.main(argv) == 0
     rows = json.loads((tmp_path / "found.json").read_text())["rows"]
     assert {name: (row["chunks"], len(row["matches"])) for name, row in rows.items()} == {
-        "with overlap": (4, 3),
-        "without overlap": (2, 3),
+        "with overlap, seed 3": (4, 3),
+        "without overlap, seed 3": (2, 3),
     }
     assert overlap.main(argv) == 0
     assert capsys.readouterr().out.count("there already") == 2
