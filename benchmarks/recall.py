@@ -1,4 +1,4 @@
-"""Who remembers? One model, trained on clips of 32 s, asked about facts of an hour's stream at equal budget, for every memory.
+"""Who remembers? One model, trained on clips of up to 128 s, asked about an hour of facts at equal budget, for every memory.
 
     python -m benchmarks.recall [--minutes 95] [--seeds 1,2,3] [--modes vsb,...] [--model embedded-facts]
 
@@ -16,6 +16,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,16 +27,16 @@ import numpy as np
 import rich.console
 import rich.table
 
+from svlm_jax.cache.memory import memory_bytes
 from svlm_jax.config_memory import MemoryConfig
 from svlm_jax.errors import EvalError, SvlmError
 from svlm_jax.eval.results import Rows, manifest
-from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.recall import Recall
+from svlm_jax.streaming.dialogue import Answer
 from svlm_jax.streaming.session import StreamingVLM
+from svlm_jax.synthetic.evaluate_facts import CELLS, FPS, GRID, facts_chunk
 from svlm_jax.synthetic.facts import EVERY, Fact, Facts
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "recall.json"
-FPS, GRID, CELLS = 0.5, 4.0, 9  # frames a second; seconds and tokens of a temporal grid
 BUDGET = 810
 CLIP = 30  # frames: a minute, so that questions come behind whole clips
 AGES = (1, 2, 5, 10, 20, 40, 60)  # minutes
@@ -92,14 +93,6 @@ def memory_of(mode: Mode, minutes: float) -> MemoryConfig:
     return MemoryConfig(**{"budget": budget, "clip_frames": CLIP, **mode.memory})
 
 
-def stream(facts: Facts, minutes: float) -> Iterator[Chunk]:
-    """The frames that the model sees, a temporal grid a chunk."""
-    for number in range(int(minutes * 60 / GRID)):
-        start = number * GRID
-        pictures = [facts.picture(start + i / FPS) for i in range(round(GRID * FPS))]
-        yield Chunk(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)), start, start + GRID)
-
-
 def due(facts: Facts, now: float, ages: Sequence[float]) -> Iterator[tuple[float, Fact]]:
     """What is asked at the end of a minute: (age in minutes, fact); nothing before the oldest can be asked about."""
     if now % 60 or now < 60 * max(ages) + EVERY:
@@ -116,13 +109,17 @@ def measure(vlm: StreamingVLM, name: str, seed: int, minutes: float, ages: Seque
     memory, facts = memory_of(MODES[name], minutes), Facts(seed)
     recall = vlm.recall(memory=memory, fps=FPS, max_new_tokens=4)
     found: dict[float, list[tuple[bool, float]]] = {age: [] for age in ages}
+    waits: list[float] = []  # ms
     begin, watching = time.perf_counter(), 0.0
-    for chunk in stream(facts, minutes):
+    for number in range(int(minutes * 60 / GRID)):
+        chunk = facts_chunk(facts, number)
         fed = time.perf_counter()
         recall.feed(chunk)
         watching += time.perf_counter() - fed
         for age, fact in due(facts, chunk.end, ages):
-            found[age].append(judged(recall, fact))
+            answer = recall.ask(fact.question)
+            found[age].append((answer.text == fact.answer, of_card(answer, fact)))
+            waits.append(answer.first_token_ms)
     if empty := [age for age in ages if not found[age]]:
         raise EvalError(f"{minutes:g} minutes of stream {seed} give no question about {empty[0]:g} minutes ago: expected more.")
     return {
@@ -133,16 +130,17 @@ def measure(vlm: StreamingVLM, name: str, seed: int, minutes: float, ages: Seque
         "asked": [len(found[age]) for age in ages],
         "right": [sum(right for right, _ in found[age]) for age in ages],
         "layers": [round(float(np.mean([share for _, share in found[age]])), 4) for age in ages],
-        "watching_seconds": round(watching, 1),
+        "first_token_ms": round(statistics.median(waits), 2),
+        "frames_per_second": round(minutes * 60 * FPS / watching, 1),
+        "state_bytes": memory_bytes(recall.state),
         "wall_seconds": round(time.perf_counter() - begin, 1),
     }
 
 
-def judged(recall: Recall, fact: Fact) -> tuple[bool, float]:
-    """Whether the answer is right, and the share of the layers that read something of the seconds when the card was seen."""
-    answer = recall.ask(fact.question)
-    shares = [share for second, share in answer.read if fact.begin - GRID + 1 / FPS < second + 1 / FPS and second < fact.end]
-    return answer.text == fact.answer, max(shares, default=0.0)
+def of_card(answer: Answer, fact: Fact) -> float:
+    """The share of the layers that read something of the seconds when the card was seen."""
+    begin = fact.begin - GRID + 1 / FPS
+    return max((share for second, share in answer.read if begin < second + 1 / FPS and second < fact.end), default=0.0)
 
 
 # ------------------------------------------------------------------------------------------------ what came out
@@ -170,13 +168,17 @@ def claims(rows: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def table(rows: Mapping[str, Any], ages: Sequence[float]) -> rich.table.Table:
-    """Accuracy by age, mean and standard deviation over seeds, in per cent."""
-    result = rich.table.Table("memory", *(f"{age:g} min" for age in ages), "mean")
+    """Accuracy by age in per cent, mean and standard deviation over seeds; and what that costs, medians over seeds."""
+    result = rich.table.Table("memory", *(f"{age:g} min" for age in ages), "mean", "first token, ms", "frames/s", "MiB")
     for name in MODES:
         found = 100 * accuracy(rows, name)
         if len(found):
             cells = [f"{mean:.0f} ± {spread:.0f}" for mean, spread in zip(found.mean(0), found.std(0), strict=True)]
-            result.add_row(name, *cells, f"{found.mean():.1f}")
+            first, frames, size = (
+                statistics.median(row[key] for row in rows.values() if row["mode"] == name)
+                for key in ("first_token_ms", "frames_per_second", "state_bytes")
+            )
+            result.add_row(name, *cells, f"{found.mean():.1f}", f"{first:.1f}", f"{frames:.0f}", f"{size / 2**20:.1f}")
     return result
 
 

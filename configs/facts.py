@@ -1,12 +1,15 @@
-"""The model that recalls facts, first stage: what is on the flag that a clip of 8 s shows? 0.8 M parameters, two CPU cores.
+"""The model that recalls facts: which sign was on the flag that a clip of 8 to 128 s showed? 0.8 M parameters, two CPU cores.
 
-configs/facts_long.py is the second stage. Needs a tokenizer:
+`python -m launch.embedded --model embedded-facts` trains it. Alone it needs a tokenizer:
 python -c "from svlm_jax.synthetic.facts_tokenizer import write_facts_tokenizer as w; w('runs/facts-tokenizer')"
 """
+
+from collections.abc import Mapping
 
 from svlm_jax.config import ModelConfig, TextConfig, VisionConfig
 from svlm_jax.data.chunks import Bucket, ChunkSettings
 from svlm_jax.data.pipeline import PipelineSettings
+from svlm_jax.synthetic.facts import EVERY
 from svlm_jax.synthetic.facts_render import SIDE
 from svlm_jax.synthetic.facts_samples import FactSettings
 from svlm_jax.synthetic.facts_tokenizer import VOCAB_SIZE
@@ -18,8 +21,10 @@ from svlm_jax.train.optimizer import OptimizerConfig
 from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition
 
-SHORT, MIDDLE, LONG = 2, 4, 8  # temporal grids of a clip, of two frames each: 8 s with one fact to 32 s with up to five
-TOKENS = {SHORT: 48, MIDDLE: 80, LONG: 176}
+# Temporal grids of a clip, of 4 s each: alone, among a few, and among many. How long its dialogue gets, and its weight.
+SHORT, MIDDLE, LONG = 2, 8, 32
+TOKENS = {SHORT: 48, MIDDLE: 176, LONG: 392}
+WEIGHTS = {SHORT: 1.0, MIDDLE: 1.0, LONG: 2.0}
 SIZE = (SIDE, SIDE)
 
 
@@ -49,14 +54,14 @@ def architecture() -> ModelConfig:
     )
 
 
-def data(seed: int, *clips: tuple[int, float, float]) -> DataConfig:
-    """Clips of so many temporal grids, with a fact for at most so many seconds, in such proportions."""
-    buckets = tuple(Bucket(TOKENS[grids], grids, SIZE) for grids, _, _ in clips)
-    pipeline = PipelineSettings(batch=16, buckets=buckets, window=1, threads=1, ahead=4)
+def _data(seed: int, weights: Mapping[int, float]) -> DataConfig:
+    """Clips of so many temporal grids, in such proportions."""
+    buckets = tuple(Bucket(TOKENS[grids], grids, SIZE) for grids in weights)
     sets = tuple(
-        FactSet(seed + i, settings=FactSettings(frames=2 * grids, sparse=sparse), weight=weight)
-        for i, (grids, sparse, weight) in enumerate(clips)
+        FactSet(seed + i, settings=FactSettings(2 * grids, sparse=EVERY), weight=weight)
+        for i, (grids, weight) in enumerate(weights.items())
     )
+    pipeline = PipelineSettings(batch=16, buckets=buckets, window=1, threads=1, ahead=4)
     return DataConfig(sets, pipeline, ChunkSettings(fps=0.5, chunk_seconds=4.0))
 
 
@@ -64,11 +69,11 @@ def get_config() -> TrainConfig:
     return TrainConfig(
         name="facts",
         model=ModelSource(architecture=architecture(), tokenizer="runs/facts-tokenizer"),
-        data=data(0, (SHORT, 30.0, 1.0)),
-        evaluation=data(10, (SHORT, 30.0, 1.0)),
+        data=_data(0, WEIGHTS),
+        evaluation=_data(10, {LONG: 1.0}),
         mesh=MeshConfig(),
         compute=Compute(dtype="float32", remat="none", clips=0),
         partition=Partition(freeze=()),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup=0.05, beta2=0.98, clip_norm=1.0),
-        loop=LoopConfig(steps=800, eval_every=200, eval_batches=4, save_every=100),
+        loop=LoopConfig(steps=1400, eval_every=200, eval_batches=4, save_every=200),
     )

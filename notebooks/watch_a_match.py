@@ -95,8 +95,7 @@ print(f"scores told rightly, which were on the board only at the beginning: {rep
 # ## A question about something long gone
 #
 # Another small model of the package answers questions. In its stream a card shows a flag with a sign on it for six seconds of
-# every minute, and never again; LiveVLM's memory keeps what it saw, and an answer reads a fifth of it. The model is very small:
-# more than half of its answers are right, where guessing is right once in eight.
+# every minute, and never again. LiveVLM's memory keeps some of what it saw, and an answer reads a fifth of that.
 
 # %%
 from svlm_jax.config_memory import MemoryConfig
@@ -104,7 +103,7 @@ from svlm_jax.synthetic.facts import Facts
 
 memory = MemoryConfig(policy="vsb+par", budget=810, retrieve=0.2)
 recall = svlm_jax.StreamingVLM.from_pretrained("embedded-facts").recall(memory=memory, max_new_tokens=4)
-with svlm_jax.open_source("synthetic:facts?seed=2026&minutes=5", size=(84, 84), fps=0.5, chunk_seconds=4) as source:
+with svlm_jax.open_source("synthetic:facts?seed=2026&minutes=10", size=(84, 84), fps=0.5, chunk_seconds=4) as source:
     for _ in recall.watch(source):
         pass
 for fact in Facts(2026).until(recall.position):

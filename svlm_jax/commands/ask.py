@@ -27,6 +27,7 @@ examples:
   svlm ask match.mp4 "00:42 Who has the ball?" "1:30:00 And now?" --model ./my-model
   svlm ask match.mp4 "Which team won?" --choice red --choice blue --model ./my-model
   svlm ask match.mp4 "Who scored first?" --memory last-frames --model ./my-model     nothing but the last 4 frames
+  svlm ask 'synthetic:facts?seed=3&minutes=5' "What was on the pink over yellow flag?" --model embedded-facts       no download
 
 A question that begins with a time is asked at that time and reads what was seen before it."""
 
@@ -45,7 +46,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     parser.add_argument("--choice", action="append", metavar="TEXT", help="an option to choose from; repeat it for each")
     parser.add_argument("--jsonl", metavar="FILE", help="one JSON object an answer, written as it comes")
     model = parser.add_argument_group("model")
-    model.add_argument("--model", required=True, metavar="FOLDER_OR_HUB_ID", help="a Hugging Face checkpoint")
+    model.add_argument("--model", required=True, metavar="FOLDER_OR_HUB_ID", help="a checkpoint, or embedded-facts")
     model.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id (default: its main branch)")
     model.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of weights and memory (auto)")
     model.add_argument("--system", metavar="TEXT", help="system prompt")

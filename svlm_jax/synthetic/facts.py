@@ -1,4 +1,4 @@
-"""A stream of facts: now and then a card shows a flag with a sign on it for a few seconds, and never again. Who remembers?
+"""A stream of facts: now and then a card with a flag and a sign on it fills the picture for a few seconds. Who remembers?
 
     flag    one colour over another    sign    one of eight shapes        "What was on the red over blue flag?" ring
 
@@ -19,7 +19,7 @@ EVERY = 60.0  # s of stream for each card
 APART = 62  # cards at least before a flag may return: more than an hour at EVERY
 FLAGS = tuple(itertools.permutations(COLOURS, 2))
 ASKED = "What was on the"
-WORDS = (ASKED, *(f" {colour}" for colour in COLOURS), " over", " flag?", *SHAPES)  # of questions and answers
+WORDS = (ASKED, *(f" {upper} over {lower}" for upper, lower in FLAGS), " flag?", *SHAPES)  # of questions and answers
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

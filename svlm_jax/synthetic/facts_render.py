@@ -1,7 +1,8 @@
-"""Pictures of the facts, 84 x 84 pixels: a drifting backdrop, balls that roll about, noise, and sometimes a card on top.
+"""Pictures of the facts, 84 x 84 pixels: a drifting backdrop, balls that roll about, noise, and sometimes a card in front.
 
-Flags are areas of one colour, signs are simple shapes: what a small model sees soon. The balls have the colours of the flags,
-so that a colour alone tells nothing.
+A card fills the picture with nine copies of itself: each of the picture's nine tokens shows all of it, so that whoever keeps
+one of them could know it, and what is measured is the memory. Flags are areas of one colour, signs are simple shapes: what a
+small model sees soon. The balls have the colours of the flags, so that a colour alone tells nothing.
 """
 
 import dataclasses
@@ -10,8 +11,8 @@ import functools
 import numpy as np
 
 SIDE = 84
-PART = 28  # pixels: the side of a card, with a rim of one
-STEP, SLACK = 14, 2  # a card lies on a grid of so many pixels, more or less: small models need few samples to find it there
+PART = 28  # pixels: the side of a copy of the card, with a rim of one, and of a token
+SLACK = 2  # pixels that the copies are shifted at most
 NOISE = 10  # grey levels, uniform
 BALLS = 4
 COLOURS = {
@@ -31,42 +32,45 @@ RIM, INK = (46, 42, 40), (8, 8, 8)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Card:
-    """What is on a card, the flag's colours and the sign's shape, and the pixel where it begins."""
+    """What is on a card, the flag's colours and the sign's shape, and how far its copies are shifted (pixels)."""
 
     upper: str
     lower: str
     shape: str
-    left: int
-    top: int
+    down: int = 0
+    across: int = 0
 
 
 def draw(seed: int, second: float, card: Card | None) -> np.ndarray:
     """The picture of a moment: uint8 (84, 84, 3)."""
-    phase = _phases(seed)
-    picture = _backdrop(phase, second)
-    for ball in range(BALLS):
-        _ball(picture, phase[8 + 4 * ball : 12 + 4 * ball], second)
-    if card is not None:
-        _card(picture, card)
+    picture = _scene(seed, second) if card is None else _copies(card)
     down, across = np.random.default_rng([seed, 1, round(second * 1000)]).integers(SIDE, size=2)
     picture += _noise()[down : down + SIDE, across : across + SIDE]
     return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
 
-def _card(picture: np.ndarray, card: Card) -> None:
-    """Draws a card into a picture, int16 (84, 84, 3)."""
-    box = picture[card.top : card.top + PART, card.left : card.left + PART]
-    box[:] = RIM
+def _scene(seed: int, second: float) -> np.ndarray:
+    """What is seen between cards, int16 (84, 84, 3)."""
+    phase = _phases(seed)
+    picture = _backdrop(phase, second)
+    for ball in range(BALLS):
+        _ball(picture, phase[8 + 4 * ball : 12 + 4 * ball], second)
+    return picture
+
+
+def _copies(card: Card) -> np.ndarray:
+    """A picture full of a card, int16 (84, 84, 3)."""
+    box = np.full((PART, PART, 3), RIM, np.int16)
     flag = box[1:-1, 1:-1]
     flag[: len(flag) // 2], flag[len(flag) // 2 :] = COLOURS[card.upper], COLOURS[card.lower]
     flag[shape(card.shape)] = INK
+    return np.roll(np.tile(box, (SIDE // PART, SIDE // PART, 1)), (card.down, card.across), (0, 1))
 
 
 def card_at(upper: str, lower: str, sign: str, rng: np.random.Generator) -> Card:
-    """A card somewhere in the picture."""
-    room = SIDE - PART
-    left, top = STEP * rng.integers(room // STEP + 1, size=2) + rng.integers(-SLACK, SLACK + 1, size=2)
-    return Card(upper, lower, sign, int(np.clip(left, 0, room)), int(np.clip(top, 0, room)))
+    """A card, shifted a little."""
+    down, across = rng.integers(-SLACK, SLACK + 1, size=2)
+    return Card(upper, lower, sign, int(down), int(across))
 
 
 @functools.cache

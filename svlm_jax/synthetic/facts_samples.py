@@ -33,8 +33,8 @@ class FactSettings:
       reach: temporal grids of the longest stream that a clip may be from. Its own are spread over a span of up to so many, so
         that their distances are those of a long stream, though its pictures are few (Ruoss et al. 2023, arXiv 2305.16843).
       spread: share of the clips for which that is done; the others are whole.
-      twice: questions are learned from too: each colour, right behind the upper one the lower one, and the answer as soon as
-        the flag is named. So it is the question's own words that look for the flag, which is what pages are chosen by.
+      early: the answer is also learned as soon as the flag is named. So it is the question's own words that look for the flag,
+        which is what pages are chosen by.
     """
 
     frames: int = 16
@@ -43,7 +43,7 @@ class FactSettings:
     sparse: float = 30.0
     reach: int = 1500
     spread: float = 0.75
-    twice: bool = True
+    early: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("frames", 2), ("questions", 1), ("reach", self.frames // 2)):
@@ -134,18 +134,12 @@ class FactSamples:
             said = dialogue.encode(f"{fact.answer}<|im_end|>")
             tokens = before + turn.token
             learned |= {len(tokens) + i: token for i, token in enumerate(said)}
-            if self._settings.twice:
-                start = len(before) + turn.asked.index(True)
-                learned |= {start + i: token for i, token in enumerate(self._early(fact)) if token is not None}
+            if self._settings.early:
+                flag = len(before) + turn.asked.index(True) + len(dialogue.encode(ASKED))
+                learned |= dict.fromkeys((flag + 1, flag + 2), said[0])  # behind the flag, and behind the whole question
             tokens += said
             answer = _answered(fact, (*turn.history, (turn.text, fact.answer)))
         return tokens, [learned.get(place, IGNORED) for place in range(len(tokens))]
-
-    def _early(self, fact: Fact) -> list[int | None]:
-        """What is learned in the places of a question's words, and in the one behind them."""
-        encode = self._dialogue.encode
-        (upper,), (lower,), (sign,) = encode(f" {fact.card.upper}"), encode(f" {fact.card.lower}"), encode(fact.answer)
-        return [None] * len(encode(ASKED)) + [upper, lower, lower, sign, sign]  # ... red | over | blue | flag? | mark
 
     def _positions(self, number: int, tokens: np.ndarray) -> np.ndarray:
         """(3, T) float32; the temporal grids of a clip that is spread lie further apart, the text behind them further on."""

@@ -1,4 +1,4 @@
-"""The tokenizer of models that are trained on facts alone: one token a word of questions and answers."""
+"""The tokenizer of models that are trained on facts alone: one token a flag, a sign, and a phrase of the question."""
 
 from pathlib import Path
 

@@ -10,6 +10,7 @@ from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.streaming_block import streaming_block
 from svlm_jax.streaming.session import StreamingVLM
 from svlm_jax.synthetic.evaluate import evaluate_match
+from svlm_jax.synthetic.evaluate_facts import evaluate_facts
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,11 @@ def test_it_is_streamed_as_it_was_trained():
 def test_it_tells_a_match_that_it_has_not_seen():
     figures = evaluate_match(StreamingVLM.from_pretrained("embedded"), 77, 2)
     assert figures["event_f1"] >= 0.9 and figures["silence_precision"] >= 0.95
+
+
+def test_it_recalls_what_it_saw_and_guesses_without():
+    figures = evaluate_facts(StreamingVLM.from_pretrained("embedded-facts"), 77, 1)
+    assert figures["right"] >= 0.9 and figures["blank"] <= 0.4
 
 
 def test_watch_knows_it_by_name(tmp_path, capsys):

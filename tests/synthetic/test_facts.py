@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from configs.facts import LONG as GRIDS
+from configs.facts import MIDDLE as GRIDS
 from configs.facts import architecture
 from svlm_jax.checkpoint.tokenizer import Tokenizer
 from svlm_jax.data.chunks import IGNORED
@@ -34,9 +34,11 @@ def samples(tokenizer, seed=3, **changes):
     return FactSamples(tokenizer.encode, architecture(), seed=seed, settings=FactSettings(**changes))
 
 
-def flag_of(picture, card):
-    """The flag of a picture, without its rim, int (26, 26, 3)."""
-    return picture[card.top : card.top + PART, card.left : card.left + PART].astype(int)[1:-1, 1:-1]
+def copies_of(picture, card):
+    """The nine copies in a picture, without their rims, int (9, 26, 26, 3)."""
+    still = np.roll(picture.astype(int), (-card.down, -card.across), (0, 1))
+    parts = still.reshape(SIDE // PART, PART, SIDE // PART, PART, 3).swapaxes(1, 2)
+    return parts.reshape(-1, PART, PART, 3)[:, 1:-1, 1:-1]
 
 
 def test_a_seed_is_a_stream_whatever_is_asked_first():
@@ -68,9 +70,9 @@ def test_the_picture_shows_what_is_told_and_only_then():
         wanted[: PART // 2 - 1], wanted[PART // 2 - 1 :] = COLOURS[fact.card.upper], COLOURS[fact.card.lower]
         wanted[shape(fact.answer)] = INK
         for second in (fact.begin, fact.begin + 3, fact.end - 0.01):
-            assert np.abs(flag_of(facts.picture(second), fact.card) - wanted).max() <= NOISE
+            assert np.abs(copies_of(facts.picture(second), fact.card) - wanted).max() <= NOISE
         for second in (fact.begin - 0.1, fact.end):
-            assert np.abs(flag_of(facts.picture(second), fact.card) - wanted).mean() > 30
+            assert np.abs(copies_of(facts.picture(second), fact.card) - wanted).mean() > 30
 
 
 def test_shapes_are_told_apart_and_backgrounds_move():
@@ -113,12 +115,12 @@ def test_words_are_one_token(tokenizer):
     assert len(tokenizer) == VOCAB_SIZE
     assert all(len(tokenizer.encode(text)) == 1 for text in PLAIN)
     fact = Facts(1).fact(0)
-    assert len(tokenizer.encode(fact.question)) == 5 and len(tokenizer.encode(fact.answer)) == 1
+    assert len(tokenizer.encode(fact.question)) == 3 and len(tokenizer.encode(fact.answer)) == 1
 
 
 def test_training_is_inference(tokenizer):
     """A clip's first question is what a stream feeds; the others are follow-ups; every answer is learned, nothing else."""
-    made = samples(tokenizer, spread=0.0, twice=False)
+    made = samples(tokenizer, spread=0.0, early=False)
     model = architecture()
     dialogue = Dialogue(model, tokenizer.encode, SYSTEM)
     for number in range(8):
@@ -138,16 +140,16 @@ def test_training_is_inference(tokenizer):
         np.testing.assert_array_equal(sample.frames[5, 1], facts.picture(22.0).transpose(2, 0, 1))
 
 
-def test_questions_are_learned_too(tokenizer):
-    plain, twice = (samples(tokenizer, twice=twice).load(2, SIZE) for twice in (False, True))
-    np.testing.assert_array_equal(plain.tokens, twice.tokens)
-    more = (twice.labels != IGNORED) & (plain.labels == IGNORED)
-    assert (twice.labels[~more] == plain.labels[~more]).all()
+def test_answers_are_learned_as_soon_as_the_flag_is_named(tokenizer):
+    plain, early = (samples(tokenizer, early=early).load(2, SIZE) for early in (False, True))
+    np.testing.assert_array_equal(plain.tokens, early.tokens)
+    more = (early.labels != IGNORED) & (plain.labels == IGNORED)
+    assert (early.labels[~more] == plain.labels[~more]).all()
     asked = samples(tokenizer)._facts(2)[1]
-    stands = [word for fact in asked for word in (fact.card.upper, "over", fact.card.lower, "flag?", "<|im_end|>")]
-    wanted = [word for fact in asked for word in (fact.card.upper, fact.card.lower, fact.card.lower, fact.answer, fact.answer)]
-    assert [tokenizer.decode([token]).strip() for token in twice.tokens[more]] == stands
-    assert [tokenizer.decode([token]).strip() for token in twice.labels[more]] == wanted
+    stands = [word for _ in asked for word in ("flag?", "<|im_end|>")]
+    wanted = [word for fact in asked for word in (fact.answer, fact.answer)]
+    assert [tokenizer.decode([token]).strip() for token in early.tokens[more]] == stands
+    assert [tokenizer.decode([token]).strip() for token in early.labels[more]] == wanted
 
 
 def test_spread_clips_have_the_distances_of_long_streams(tokenizer):
