@@ -5,6 +5,7 @@ import pytest
 from tests.aot import step, target
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(target.missing("h200")), reason=str(target.missing("h200")))
 @pytest.mark.filterwarnings("ignore:.*")  # the plugin warns in many ways that it finds no GPU
 def test_seven_billion_parameters_at_720p_fit_in_24_gb():

@@ -23,6 +23,7 @@ def said(model, clip, folder):
     return [json.loads(line)["text"] for line in (folder / "out.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_there_and_back_says_the_same(tmp_path):
     clip = clips.render(tmp_path / "clip.mp4", frames=24 * 3)
     assert cli.main(["convert", str(MODEL), str(tmp_path / "orbax")]) == 0

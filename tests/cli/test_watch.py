@@ -81,6 +81,7 @@ def test_a_resumed_stream_equals_an_uninterrupted_one(clip, tmp_path):
     assert said(parts) == said(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["full", "recompute"])
 def test_the_baselines_run(memory, clip, tmp_path):
     assert watch(clip, "--memory", memory, "--jsonl", tmp_path / "out.jsonl") == 0

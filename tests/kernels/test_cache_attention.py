@@ -210,6 +210,7 @@ def test_bfloat16(name):
     np.testing.assert_allclose(out.astype(jnp.float32), expected(tensors, orders)[0], atol=8e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", implementations("cache_attention", "races", "gpu races"))
 def test_under_the_race_detector(implementation):
     """On a tiny shape: the simulators are slow."""

@@ -142,6 +142,7 @@ def test_bit_equal_twice(implementation):
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", implementations("flash_attention", "races", "gpu races"))
 def test_under_the_race_detector(implementation, monkeypatch):
     monkeypatch.setitem(PACKINGS, "tiny", (20, 30))
@@ -162,6 +163,7 @@ def test_derivatives_by_finite_differences(name):
     check_grads(attend, tensors, order=1, modes=["rev"], atol=2e-2, rtol=2e-2)
 
 
+@pytest.mark.slow
 def test_orders_by_default():
     *tensors, _, _ = arrays(jnp.float32)
     _, segment = packed("many")
@@ -171,6 +173,7 @@ def test_orders_by_default():
     np.testing.assert_allclose(attend(), attend(order=jnp.arange(T)[None]), atol=3e-6)
 
 
+@pytest.mark.slow
 def test_gradients_of_tokens_in_their_order():
     *tensors, d_out, _ = arrays(jnp.float32)
     _, segment = packed("many")

@@ -91,6 +91,7 @@ def test_bit_equal_twice(implementation):
     np.testing.assert_array_equal(implementation(*call, scale=SCALE), implementation(*call, scale=SCALE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", implementations("pooled_scores", "races", "gpu races"))
 def test_under_the_race_detector(implementation):
     check(implementation, "tiny", "third empty")

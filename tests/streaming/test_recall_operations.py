@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from svlm_jax import functional
 from svlm_jax.cache.memory import empty_memory, memory_shape
@@ -52,6 +53,7 @@ def question(policy: str, budget: int = 12_000) -> float:
     return operations(answer.read, of, Question(jax.ShapeDtypeStruct((1, ASKED), jnp.int32), words, words))
 
 
+@pytest.mark.slow
 def test_bucketing_adds_less_than_a_hundredth_to_a_clip():
     assert clip("fifo") < clip("vsb+par") < 1.01 * clip("fifo")
 

@@ -122,6 +122,7 @@ def test_bfloat16_frozen_tower_and_every_remat(reference) -> None:
     assert sum(leaf.size for leaf in moments) == 2 * sum(leaf.size for leaf in state.params.values())
 
 
+@pytest.mark.slow
 def test_adapters_begin_as_the_model_and_learn(reference) -> None:
     batch, loss, _ = reference
     partition = Partition(lora=LoraConfig(rank=2))
