@@ -8,7 +8,8 @@ VENV ?= .venv
 # What is installed for the tests beside the package; CI adds aot, which compiles for an H200 without one.
 EXTRAS ?= dev
 # One process a core (each needs about 2 GB); the tests of one file stay together, because they share what they compile.
-TEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
+# A process that crashes ends the run: without the last option, xdist would wait for its tests for ever.
+TEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 WHICH ?= not slow
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet

@@ -49,6 +49,8 @@ def join(environment: Mapping[str, str] = os.environ) -> Cluster:
     """Joins the cluster, before anything else touches a device; does nothing for a process that is alone."""
     cluster = detect(environment)
     if cluster.kind != "alone":
+        # Runs listen for SIGTERM themselves (svlm_jax.train.preemption); before they do, it should end the process.
+        jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **cluster.arguments)
         logger.info("process %d of %d (%s)", jax.process_index(), jax.process_count(), cluster.kind)
     return cluster

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 # Before jax is imported anywhere: it reads these once.
@@ -13,6 +14,9 @@ COMPILED = None
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     COMPILED = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="svlm-compiled-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+# Shells start background jobs deaf to Ctrl-C, and what they start inherits it; tests send it to programs.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:

@@ -23,7 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     parser.add_argument("config", metavar="CONFIG", help="Python file with get_config(), such as configs/tiny.py")
     parser.add_argument("changes", nargs="*", metavar="name=value", help="fields to change, such as loop.steps=100")
     parser.add_argument("--export", metavar="FOLDER", help="write the newest checkpoint as a Hugging Face folder, and leave")
-    # SIGTERM is for the run to hear: jax.distributed listens where there are several processes.
+    # SIGTERM is for the run to hear.
     parser.set_defaults(signals=(signal.SIGINT,))
     return parser
 

@@ -11,6 +11,7 @@ noise and every reply has the same number of tokens, because cost depends on sha
 import contextlib
 import dataclasses
 import functools
+import gc
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -117,6 +118,7 @@ def series(vlm: StreamingVLM, plan: Plan, memory: Memory, tell: Callable[[int], 
     session = vlm.stream(settings_of(vlm, plan, memory, duration=float(plan.seconds)))
     found: dict[str, list[Any]] = {name: [] for name in ("second", "ms", "cached_tokens", "device_bytes", "host_bytes")}
     session.fork().feed(_chunk(session, plan))
+    gc.collect()  # arrays of what ran before must not leave in the middle of this
     for second in range(plan.seconds):
         caption = session.feed(_chunk(session, plan))
         values = second + 1, caption.timing.step, _cached(caption.usage), *_memory()
@@ -147,6 +149,7 @@ def steady(
         session.feed(_chunk(session, plan))
         tell(watched + 1)
     captions = [session.feed(_chunk(session, plan)) for _ in range(plan.repeats)]
+    gc.collect()
     device, host = _memory()
     ms = statistics.median(caption.timing.step for caption in captions)
     found: dict[str, Any] = {

@@ -2,21 +2,19 @@
 
 import dataclasses
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
-from typing import Any, Literal, Protocol, Self, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from svlm_jax.data.chunks import Batch
 from svlm_jax.errors import ConfigError, DataError
 from svlm_jax.train import sharding
 from svlm_jax.train.checkpoints import Checkpoints
 from svlm_jax.train.metrics import Record, Reports
+from svlm_jax.train.preemption import Preemption
 from svlm_jax.train.state import TrainState
 from svlm_jax.train.step import Step
 from svlm_jax.train.tree import Flat
@@ -70,33 +68,6 @@ class LoopConfig:
             raise ConfigError(f"loop.loss_norm is {self.loss_norm!r}, expected one of {', '.join(get_args(LossNorm))}.")
 
 
-class Preemption:
-    """Whether the run should save and leave: after a SIGTERM here or, with several processes, to any of them."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._before: Any = None
-
-    def __enter__(self) -> Self:
-        # With several processes, jax.distributed listens, and agrees on a step with the others.
-        if jax.process_count() == 1:
-            self._before = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def at(self, number: int) -> bool:
-        """The same answer in every process, once behind every micro-batch; `number` counts them over the whole run."""
-        if jax.process_count() > 1:
-            return bool(multihost_utils.reached_preemption_sync_point(number))
-        return self._asked
-
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked = True
-
-
 class Loop:
     """One run over compiled programs.
 
@@ -131,7 +102,7 @@ class Loop:
         done, empty = int(state.step), 0
         saved = done
         outcome: Outcome = "finished"
-        with Preemption() as preemption:
+        with Preemption(self.step.mesh) as preemption:
             while done < self.config.steps and outcome == "finished":
                 where = self.data.state()
                 state, record = self._one(state, frozen, done, preemption)
@@ -148,7 +119,7 @@ class Loop:
                     if self._evaluation is not None and (last or _due(done, self.config.eval_every)):
                         record |= self.evaluate(state, frozen)
                     self.reports.write(done, self.config.steps, record)
-                    if preemption.at(done * self.config.accumulate) and not last:
+                    if preemption.asked() and not last:
                         outcome = "preempted"
                 if done > saved and (last or outcome == "preempted" or _due(done, self.config.save_every)):
                     self.checkpoints.save(done, state, where)
@@ -185,7 +156,7 @@ class Loop:
             waited += wait
             tokens += batch.tokens.size
             flops += self._flops(batch) if self._flops else 0.0
-            if number < self.config.accumulate and preemption.at(done * self.config.accumulate + number):
+            if number < self.config.accumulate and preemption.asked():
                 return state, None
         rate = float(self._rate(int(state.step)))
         state, metrics = self.step.apply(state, sums)

@@ -10,6 +10,8 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -61,3 +63,16 @@ def compile_for(target: str, function, *shapes):
     """The function compiled for the target."""
     with tracing(target):
         return jax.jit(function).lower(*on(target, shapes)).compile()
+
+
+def run(module: str) -> subprocess.CompletedProcess[str]:
+    """The program `python -m module`: a process of its own, because a compiler of models of 7B leaves gigabytes behind."""
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    return subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=pathlib.Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )

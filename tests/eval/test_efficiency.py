@@ -116,7 +116,7 @@ def test_the_command_writes_rows_and_a_figure_and_goes_on(tmp_path, capsys, monk
 
     def steady(vlm, plan, memory, second, tell, **changes):
         parts = {"vision": 1.0, "prefill": 2.0, "decode": 3.0}
-        shape = {"slots": 9, "device_bytes": 9, "first_token_ms": 3.0}
+        shape = {"slots": 9, "cached_tokens": 9, "device_bytes": 9, "first_token_ms": 3.0}
         return {"second": second, "ms": 6.0, "ms_per_token": 2.0, "parts_ms": parts, **shape}
 
     monkeypatch.setattr(efficiency, "series", series)

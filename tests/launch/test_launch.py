@@ -81,6 +81,12 @@ def test_group_ends_with_the_worst_and_stops_the_others() -> None:
     assert _group("import time; time.sleep(60)", "exit(7)").run() in (7, -15)
 
 
+def test_sigterm_before_there_is_anything_to_save_is_a_preemption() -> None:
+    group = _group("import time; time.sleep(60)", "import time; time.sleep(60)")
+    threading.Timer(0.3, group.terminate).start()
+    assert group.run() == PREEMPTED
+
+
 @pytest.mark.parametrize(("code", "attempts"), [(0, 1), (2, 1), (7, 3), (PREEMPTED, 3)])
 def test_restarts(tmp_path: Path, code: int, attempts: int) -> None:
     count = tmp_path / "count"

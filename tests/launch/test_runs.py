@@ -42,6 +42,8 @@ class Runs:
         self.started: list[subprocess.Popen[str]] = []
         self.arguments = ["configs/tiny.py", f"folder={folder}", f"model.tokenizer={tokenizer}", f"loop.steps={STEPS}"]
         self.arguments += ["loop.save_every=3", "loop.eval_every=0", "evaluation=None"]
+        # Steps of half a second: several processes take a second to agree on where to stop, and should not be done by then.
+        self.arguments += ["loop.accumulate=12"]
 
     def start(self, processes: int, devices: int, *changes: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "launch.local", "--processes", str(processes), "--cpu-devices", str(devices)]
@@ -136,8 +138,8 @@ def runs(tokenizer: Path, tmp_path: Path) -> Iterator[Runs]:
 
 def test_processes_sigterm_and_other_meshes_make_no_difference(alone: Runs, runs: Runs) -> None:
     """2 processes -> SIGTERM to the launcher -> 1 process -> SIGTERM -> 2 processes on another mesh: the trace is the same."""
-    two = runs.start(2, 1, "mesh.data=2", "mesh.fsdp=1")
-    runs.wait_for(2, two)
+    two = runs.start(2, 1, "mesh.data=2", "mesh.fsdp=1", "loop.save_every=1")
+    runs.wait_for(2, two)  # told to leave while a save is under way
     done = runs.stop(two)
     one = runs.start(1, 1)
     runs.wait_for(done + 2, one)

@@ -1,0 +1,56 @@
+"""A SIGTERM to any process of a run is heard by all of them behind the same micro-batch.
+
+jax.experimental.multihost_utils.reached_preemption_sync_point would do that too, if nobody else called it. Orbax does, with the
+number of every step that it saves: an agreement on one user's numbers is a number that the other's never reach, and the run
+goes on until it is killed. Here the processes agree by a collective of one flag each.
+"""
+
+import signal
+from types import FrameType
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+
+class Preemption:
+    """Whether the run should save and leave: after a SIGTERM here or, with several processes, to any of them.
+
+    Listens inside of a `with`; outside, a SIGTERM ends the process at once.
+
+    Args:
+      mesh: all devices of the run.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._each = NamedSharding(mesh, P(mesh.axis_names))
+        self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, P()))
+        self._asked = False
+        self._answer: jax.Array | None = None
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # None: a handler that was not installed from Python, and cannot be from here.
+        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
+
+    def asked(self) -> bool:
+        """The same answer in every process; each calls it once behind every micro-batch.
+
+        With several processes it is the answer to the call before, which is there already: nobody waits for it.
+        """
+        if jax.process_count() == 1:
+            return self._asked
+        flags = jax.make_array_from_callback((self._mesh.size,), self._each, lambda _: np.array([self._asked]))
+        answer, self._answer = self._answer, self._any(flags)
+        return answer is not None and bool(answer)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
