@@ -14,6 +14,7 @@ from tests.train import tiny
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_every_number_of_tokens_is_a_row_of_a_table_that_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = load_config(ROOT / "configs" / "tiny.py")
     buckets = Bucket(64, 1, (56, 56)), Bucket(256, 1, (56, 56)), Bucket(64, 1, (28, 56))

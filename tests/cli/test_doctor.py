@@ -30,8 +30,8 @@ def test_machine(capsys):
     [
         ("qwen2.5-vl-3b", 3_754_622_976),
         ("qwen2.5-vl-7b", 8_292_166_656),
-        ("qwen2.5-vl-32b", 33_452_718_336),
-        ("qwen2.5-vl-72b", 73_410_777_344),
+        pytest.param("qwen2.5-vl-32b", 33_452_718_336, marks=pytest.mark.slow),
+        pytest.param("qwen2.5-vl-72b", 73_410_777_344, marks=pytest.mark.slow),
         ("qwen2-vl-2b", 2_208_985_600),
         ("qwen2-vl-7b", 8_291_375_616),
         # What transformers counts in a model of that config.json.

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 MODEL = Path(__file__).parents[1] / "golden" / "streamingvlm" / "checkpoint"
 
 
+@pytest.mark.slow
 def test_python_examples_run(tmp_path, monkeypatch, capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) >= 3

@@ -54,6 +54,7 @@ def test_rings(shape, kind, implementation):
     check(implementation, shape, kind)
 
 
+@pytest.mark.slow
 def test_large_shapes(implementation):
     check(implementation, "wide", "third empty")
 

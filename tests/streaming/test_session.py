@@ -71,6 +71,7 @@ def test_split_timing_says_the_same(uninterrupted):
     assert timing.step == pytest.approx(timing.vision + timing.prefill + timing.decode)
 
 
+@pytest.mark.slow
 def test_streams_in_a_batch_say_what_they_say_alone(uninterrupted):
     """Three streams: at another round, with another window, and with other frames; one program runs them together."""
     late = stream()

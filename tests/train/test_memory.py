@@ -35,6 +35,7 @@ def test_7b_of_32k_tokens_fits_eight_gpus() -> None:
     assert usage.total < 80 * GB
 
 
+@pytest.mark.slow
 def test_recomputing_saves_memory() -> None:
     batch = tiny.batch(tiny.config(layers=6), rows=2, tokens=512, clips=0)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch)
