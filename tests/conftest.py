@@ -1,9 +1,13 @@
 """Every test runs on the CPU, seen by JAX as eight devices, and without the network (loopback apart)."""
 
+import gc
 import os
 import shutil
 import signal
 import tempfile
+from pathlib import Path
+
+import pytest
 
 # Before jax is imported anywhere: it reads these once.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -17,8 +21,19 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 # Shells start background jobs deaf to Ctrl-C, and what they start inherits it; tests send it to programs.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# XLA:CPU maps hundreds of pieces of memory for every program. Linux allows a process 65,530, and it crashes beyond them.
+MAPS, MOST = Path("/proc/self/maps"), 30_000
 
 
 def pytest_unconfigure() -> None:
     if COMPILED is not None:
         shutil.rmtree(COMPILED, ignore_errors=True)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Programs of earlier tests leave when there are too many; not looked at behind tests that had no time to compile."""
+    if report.duration > 0.1 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()

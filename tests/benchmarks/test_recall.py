@@ -12,6 +12,7 @@ from svlm_jax.synthetic.facts import EVERY, Facts
 from tests import checkpoints
 
 
+@pytest.mark.slow
 def test_rows_are_measured_once_and_drawn(tmp_path, capsys, monkeypatch):
     file = tmp_path / "found.json"
     argv = ["--minutes", "3", "--ages", "1,2", "--seeds", "8", "--model", str(checkpoints.facts()), "--out", str(file)]

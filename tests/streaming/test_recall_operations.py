@@ -62,6 +62,7 @@ def test_a_question_that_reads_forty_per_cent_costs_less_than_sixty():
     assert question("vsb+par") < 0.6 * question("vsb")
 
 
+@pytest.mark.slow
 def test_a_question_sees_no_video_again():
     """A clip is 98 times as many tokens as the question, and goes through the same layers; the budget is what counts."""
     assert question("vsb") < clip("fifo") / 40
