@@ -1,4 +1,7 @@
-"""Every test runs on the CPU, seen by JAX as eight devices, and without the network (loopback apart)."""
+"""Every test runs on the CPU, seen by JAX as eight devices, and without the network (loopback apart).
+
+Kernels on a device: SVLM_TEST_PLATFORMS=cuda,cpu (or tpu,cpu) python -m pytest tests/kernels -k mosaic_gpu (or mosaic_tpu).
+"""
 
 import gc
 import os
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 
 # Before jax is imported anywhere: it reads these once.
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = os.environ.get("SVLM_TEST_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 # What one test compiled, another (in another process, too) need not compile again; gone after the run.
