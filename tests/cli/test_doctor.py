@@ -83,6 +83,7 @@ def test_streams_share_the_weights_only():
     assert (four.cache, four.rotated, four.working) == (4 * one.cache, 4 * one.rotated, 4 * one.working)
 
 
+@pytest.mark.slow
 def test_tables_say_whether_it_fits(capsys):
     assert cli.main(["doctor", "--model", "qwen2.5-vl-72b", "--device-memory", "80"]) == 0
     out = capsys.readouterr().out

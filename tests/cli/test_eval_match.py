@@ -33,6 +33,7 @@ def test_figures_table_and_manifest(tmp_path, capsys):
     assert found["manifest"]["machine"]["jax"] and "command" in found["manifest"]
 
 
+@pytest.mark.slow
 def test_another_memory(tmp_path):
     file = tmp_path / "match.json"
     argv = ["eval", "match", "--minutes", "0.05", "--mode", "recompute", "--window", "vision=2", "--json", str(file)]

@@ -2,6 +2,8 @@
 
 import pathlib
 
+import pytest
+
 from pallas_kernels import dispatch
 from svlm_jax.streaming.session import StreamingVLM
 from tests import golden_replay
@@ -9,6 +11,7 @@ from tests import golden_replay
 FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "streamingvlm"
 
 
+@pytest.mark.slow
 def test_recording_through_interpreted_kernels(monkeypatch):
     """All recordings: `python -m tests.golden_replay tests/golden/streamingvlm --implementation interpret`."""
     named, used = dispatch._named, set()

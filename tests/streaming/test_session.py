@@ -279,6 +279,7 @@ def test_a_stream_of_another_model(tmp_path):
         model().resume(tmp_path / "saved")
 
 
+@pytest.mark.slow
 def test_watching_a_file_goes_on_where_a_saved_stream_stopped(tmp_path):
     clip = str(clips.render(tmp_path / "clip.mp4", frames=4 * 5, rate=4))
     settings = {"window": SETTINGS.window, "seed": 3}

@@ -104,6 +104,7 @@ def test_micro_batches_are_weighted_by_token(reference, sharded) -> None:
     assert len(step.compiled) == 1
 
 
+@pytest.mark.slow
 def test_bfloat16_frozen_tower_and_every_remat(reference) -> None:
     """One device, the defaults: close to float32, no gradient and no optimizer state for the tower, vision in one go."""
     batch, loss, wanted = reference
