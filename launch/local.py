@@ -54,9 +54,10 @@ class Group:
             if deadline is not None and time.monotonic() > deadline:
                 self._signal(signal.SIGKILL)
             time.sleep(0.05)
-        # A SIGTERM that comes before the first step ends a process, which then has nothing to save.
-        told = -signal.SIGTERM if self.terminated else PREEMPTED
-        codes = [PREEMPTED if process.returncode == told else process.returncode for process in self.processes]
+        codes = [process.returncode for process in self.processes]
+        if self.terminated:
+            # A SIGTERM that comes before the first step ends a process, which then has nothing to save.
+            codes = [PREEMPTED if code == -signal.SIGTERM else code for code in codes]
         return next((code for code in codes if code not in (0, PREEMPTED)), max(codes))
 
     def terminate(self) -> None:

@@ -124,7 +124,7 @@ class Loop:
                 if done > saved and (last or outcome == "preempted" or _due(done, self.config.save_every)):
                     self.checkpoints.save(done, state, where)
                     saved = done
-        self.checkpoints.wait()
+            self.checkpoints.wait()  # a second SIGTERM must not end it
         return state, outcome
 
     def evaluate(self, state: TrainState, frozen: Flat) -> Record:

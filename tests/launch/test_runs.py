@@ -42,7 +42,7 @@ class Runs:
         self.started: list[subprocess.Popen[str]] = []
         self.arguments = ["configs/tiny.py", f"folder={folder}", f"model.tokenizer={tokenizer}", f"loop.steps={STEPS}"]
         self.arguments += ["loop.save_every=3", "loop.eval_every=0", "evaluation=None"]
-        # Steps of half a second: several processes take a second to agree on where to stop, and should not be done by then.
+        # Steps of half a second: a run should not be done before a signal has reached all its processes.
         self.arguments += ["loop.accumulate=12"]
 
     def start(self, processes: int, devices: int, *changes: str) -> subprocess.Popen[str]:

@@ -142,6 +142,23 @@ def test_sigterm_saves_and_leaves(whole, single: Runner, tmp_path: Path, at: int
     assert _losses(records) == _losses(whole[1])
 
 
+def test_a_second_sigterm_does_not_end_the_last_save(single: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    wait = Checkpoints.wait
+
+    def told_again(self: Checkpoints) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait(self)
+
+    monkeypatch.setattr(Checkpoints, "wait", told_again)
+    before = signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))  # stands for the end of the process
+    try:
+        assert single.run(tmp_path, steps=1)[0] == "finished"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not ended
+
+
 def test_data_that_nothing_can_be_learned_from_ends_the_run(single: Runner, tmp_path: Path) -> None:
     """As a wrong folder of videos does; a step or two without a sample do not."""
 
