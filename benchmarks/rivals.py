@@ -1,8 +1,9 @@
 """The libraries that compute what the kernels compute, on the same inputs: cuDNN and tokamax on GPUs, splash attention on TPUs.
 
 Each gets the problem in the form that suits it best: equal packed segments become a batch, a causal mask is named rather than
-written out. Only where nothing else is on offer, such as slots in no order, is a mask of all pairs built (and not timed
-away: it is part of the call, as it would be in use). Cases that a library cannot express are left out.
+written out. That is more than `flash_attention` can ask of them, which knows no lengths beforehand. Only where nothing else is
+on offer, such as slots in no order, is a mask of all pairs built (and not timed away: it is part of the call, as it would be
+in use). Cases that a library cannot express are left out.
 """
 
 import functools
@@ -14,7 +15,6 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels import masking, shapes
-from pallas_kernels.flash_attention.api import place_in_segment
 
 Attend = Callable[..., jax.Array]  # (query, keys, values (B, T, N, H), *, mask, is_causal, scale)
 Rival = tuple[str, Callable[..., Any]]
@@ -23,7 +23,7 @@ Rival = tuple[str, Callable[..., Any]]
 def of(case: shapes.Case, implementation: str) -> list[Rival]:
     """Names and calls for a case, each a drop-in for `case.call` with the implementation left out."""
     if implementation == "mosaic_tpu":
-        return [("splash", functools.partial(_splash, case))] if _splash_can(case) else []
+        return [("splash", functools.partial(case.call, "splash"))] if case.kernel == "flash_attention" else []
     found = [("cudnn", functools.partial(jax.nn.dot_product_attention, implementation="cudnn"))]
     if importlib.util.find_spec("tokamax") is not None:
         import tokamax
@@ -70,41 +70,19 @@ def _window(attend: Attend, segments: tuple[int, ...], *arrays: jax.Array) -> ja
     return attend(*(x[None] for x in arrays), mask=mask, scale=scale)[0]
 
 
-def _packed(attend: Attend, count: int, options: dict[str, Any], *arrays: jax.Array) -> jax.Array:
+def _packed(attend: Attend, count: int, options: dict[str, Any], *arrays: Any) -> jax.Array:
     """`count` segments of equal length, one after the other, as in `flash_attention/shapes.py`."""
-    query, segment_ids = arrays[0], arrays[3]
-    rows = [x.reshape(count, -1, *x.shape[2:]) for x in arrays[:3]]
+    query, rows = arrays[0], [x.reshape(count, -1, *x.shape[2:]) for x in arrays[:3]]
     scale = query.shape[-1] ** -0.5
     if "window" not in options:
         return attend(*rows, is_causal=True, scale=scale).reshape(query.shape)
-    order = place_in_segment(segment_ids.reshape(count, -1))
+    order = jnp.broadcast_to(jnp.arange(rows[0].shape[1]), rows[0].shape[:2])
     mask = masking.pairs(order, order, options.get("sink"), options["window"])[:, None]
     return attend(*rows, mask=mask, scale=scale).reshape(query.shape)
 
 
-def _gradients(run: Callable[..., jax.Array], *arrays: jax.Array) -> tuple[jax.Array, ...]:
+def _gradients(run: Callable[..., jax.Array], *arrays: Any) -> tuple[jax.Array, ...]:
     def total(*qkv: jax.Array) -> jax.Array:
         return run(*qkv, arrays[3]).astype(jnp.float32).sum()
 
     return jax.grad(total, argnums=(0, 1, 2))(*arrays[:3])
-
-
-def _splash_can(case: shapes.Case) -> bool:
-    return case.kernel == "flash_attention" and "window" not in _options(case)
-
-
-def _splash(case: shapes.Case, *arrays: jax.Array) -> Any:
-    return _gradients(_splash_forward, *arrays) if _backward(case) else _splash_forward(*arrays)
-
-
-def _splash_forward(*arrays: jax.Array) -> jax.Array:
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-
-    query, keys, values = (x.swapaxes(1, 2) for x in arrays[:3])
-    heads, tokens, dim = query.shape[1:]
-    mask = masks.MultiHeadMask([masks.CausalMask((tokens, tokens))] * heads)
-    kernel = splash.make_splash_mha(mask, head_shards=1, q_seq_shards=1)
-    segments = splash.SegmentIds(q=arrays[3], kv=arrays[3])
-    out = jax.vmap(kernel)((query * dim**-0.5).astype(query.dtype), keys, values, segments)
-    return out.swapaxes(1, 2)

@@ -1,4 +1,4 @@
-"""What differs between the versions of jax, and between GPUs, that the Mosaic GPU kernels meet."""
+"""What differs between the versions of jax, and between GPUs, that the kernels meet."""
 
 import importlib
 from typing import Any
@@ -22,6 +22,18 @@ def not_hopper() -> str | None:
         return None
     capability = str(getattr(jax.devices()[0], "compute_capability", "unknown"))
     return None if capability.startswith("9.") else f"the kernels are for Hopper (sm_90a), this GPU has {capability}"
+
+
+def cudnn_missing() -> str | None:
+    """Why cuDNN's attention cannot be had in this process; None if it can. JAX asks the GPU at hand, so there must be one."""
+    if jax.default_backend() != "gpu":
+        return "cuDNN's attention asks the GPU at hand what it can do, and there is none"
+    cudnn: Any = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
+    try:
+        cudnn.check_cudnn_version()
+    except RuntimeError as error:
+        return str(error).rstrip(".")
+    return None if cudnn.check_compute_capability("8.0") else "cuDNN's attention needs an NVIDIA GPU from Ampere (8.0) on"
 
 
 def gpu_interpreter(*, detect_races: bool = False) -> Any:

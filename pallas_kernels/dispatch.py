@@ -1,11 +1,11 @@
 """Which implementation of a kernel runs, and why.
 
 The folders are the registry: `pallas_kernels/<kernel>/<implementation>.py` holds a function named like the kernel. A file
-of a Pallas implementation also has `unsupported(*arrays, **options)`, which says why it cannot run on these shapes (None
-if it can).
+for one platform also has `unsupported(*arrays, **options)`, which says why it cannot run on these shapes (None if it can).
 
-    auto        the Pallas kernel of the platform that the program is lowered for, where there is one that can run;
-                XLA elsewhere. Decided at lowering, so a program compiled ahead of time gets what its target needs.
+    auto        the first that can run of the platform that the program is lowered for: a library's where there is one
+                (splash, cudnn), then our own (mosaic_tpu, mosaic_gpu); XLA elsewhere. Decided at lowering, so a program
+                compiled ahead of time gets what its target needs.
     a name      that implementation or NotImplementedError with the reason; never another one
     interpret   the TPU kernel, interpreted by JAX: for tests on a CPU
 
@@ -28,10 +28,12 @@ from jax.interpreters import batching, mlir
 
 from pallas_kernels import compat
 
-Implementation = Literal["auto", "reference", "xla", "mosaic_gpu", "mosaic_tpu", "interpret"]
+Implementation = Literal["auto", "reference", "xla", "splash", "cudnn", "mosaic_gpu", "mosaic_tpu", "interpret"]
 
 KERNELS = ("cache_attention", "flash_attention", "window_attention", "pooled_scores")
-PLATFORM = {"mosaic_tpu": "tpu", "mosaic_gpu": "cuda"}
+# What runs on one platform only, in the order in which `auto` tries them.
+PLATFORM = {"splash": "tpu", "mosaic_tpu": "tpu", "cudnn": "cuda", "mosaic_gpu": "cuda"}
+_NEEDS = {"cudnn": compat.cudnn_missing, "mosaic_gpu": compat.mosaic_gpu_missing}
 
 _log = logging.getLogger(__name__)
 
@@ -67,19 +69,26 @@ def call(
 
 def preferred(kernel: str, platform: str) -> str:
     """The implementation that `auto` takes on a platform ("cpu", "cuda", "tpu") when shapes and dtypes allow it."""
-    for name, of in PLATFORM.items():
-        if of == platform and _missing(kernel, name) is None:
-            return name
-    return "xla"
+    return next((name for name in implementations(kernel, platform) if _missing(kernel, name) is None), "xla")
+
+
+def implementations(kernel: str, platform: str) -> list[str]:
+    """The implementations of a kernel for one platform only, in the order in which `auto` tries them."""
+    return [name for name, of in PLATFORM.items() if of == platform and _exists(kernel, name)]
 
 
 def _auto(kernel: str, name: str, arrays: Any, options: dict[str, Any], xla: Callable[..., Any]) -> Callable[..., Any]:
     branches, reasons = {}, []
-    for implementation, platform in PLATFORM.items():
-        reason = _why_not(kernel, implementation, arrays, options)
-        if reason is None:
-            branches[platform] = _kernel(kernel, implementation, name, **options)
-        reasons.append(f"{platform}: {implementation if reason is None else f'xla, because {reason}'}")
+    for platform in dict.fromkeys(PLATFORM.values()):
+        why_not = {}
+        for implementation in implementations(kernel, platform):
+            reason = _why_not(kernel, implementation, arrays, options)
+            if reason is None:
+                branches[platform] = _kernel(kernel, implementation, name, **options)
+                break
+            why_not[implementation] = reason
+        chosen = implementation if platform in branches else "xla"
+        reasons.append(f"{platform}: {chosen}" + "".join(f", not {name}: {reason}" for name, reason in why_not.items()))
     _say_once(f"{kernel}, auto: {'; '.join(reasons)}; elsewhere: xla")
     return functools.partial(_by_platform, branches, xla) if branches else xla
 
@@ -120,15 +129,20 @@ def _sharded(x: Any) -> bool:
 
 @functools.cache
 def _missing(kernel: str, implementation: str) -> str | None:
-    if importlib.util.find_spec(f"pallas_kernels.{kernel}.{implementation}") is None:
+    if not _exists(kernel, implementation):
         return f"there is no {implementation} kernel of it"
-    if implementation == "mosaic_gpu" and (reason := compat.mosaic_gpu_missing()) is not None:
+    if implementation in _NEEDS and (reason := _NEEDS[implementation]()) is not None:
         return reason
     try:
         _load(kernel, implementation)
     except ImportError as error:
         return f"this jax cannot load it ({error})"
     return None
+
+
+@functools.cache
+def _exists(kernel: str, implementation: str) -> bool:
+    return importlib.util.find_spec(f"pallas_kernels.{kernel}.{implementation}") is not None
 
 
 @functools.cache

@@ -2,13 +2,14 @@
 
     python -m tests.aot_kernels --target h200 | v5e | v6e   [words that the rows must contain]
 
-One row a kernel and shape: compiled or not, seconds, and for a GPU the registers of a thread and the bytes it spills.
-Exit status 1 when one does not compile, spills, or cannot be compiled for here.
+One row a kernel, implementation and shape: compiled or not, seconds, and for a GPU the registers of a thread and the bytes it
+spills. Exit status 1 when one does not compile, spills, or cannot be compiled for here. Without cuDNN: jax asks a GPU for it.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import sys
@@ -20,10 +21,10 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from pallas_kernels import compat, shapes
+from pallas_kernels import compat, dispatch, shapes
 from tests.aot import target
 
-IMPLEMENTATION = {"h200": "mosaic_gpu", "v5e": "mosaic_tpu", "v6e": "mosaic_tpu"}
+PLATFORM = {"h200": "cuda", "v5e": "tpu", "v6e": "tpu"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +55,10 @@ def missing(on: str) -> str | None:
 def rows(on: str, words: Sequence[str] = ()) -> Iterator[Row]:
     """Compiles the cases whose names contain all words."""
     for case in shapes.cases():
-        name = f"{case.kernel} {case.name}"
-        if all(word in name for word in words):
-
-            def call(*arrays: Any, case: shapes.Case = case) -> Any:
-                return case.call(IMPLEMENTATION[on], *arrays)
-
-            yield compiled(on, name, call, *case.specs)
+        for implementation in dispatch.implementations(case.kernel, PLATFORM[on]):
+            name = f"{case.kernel} {implementation} {case.name}"
+            if implementation != "cudnn" and all(word in name for word in words):
+                yield compiled(on, name, functools.partial(case.call, implementation), *case.specs)
 
 
 def compiled(on: str, name: str, call: Callable[..., Any], *specs: Any) -> Row:

@@ -3,11 +3,12 @@
 An implementation is a pair of functions, in the layouts of `flash_attention`:
 
     forward(query, keys, values, order, segment_ids, *, scale, sink, window, in_order) -> out, lse
-    backward(query, keys, values, order, segment_ids, lse, delta, d_out, *, scale, sink, window, in_order)
+    backward(query, keys, values, order, segment_ids, out, lse, delta, d_out, *, scale, sink, window, in_order)
         -> d_query, d_keys, d_values
 
-with delta = sum(d_out · out) - d_lse, (B, N, T) float32 (FlashAttention-2, Dao 2023, algorithm 2). in_order promises that no
-token sees one that stands behind it; kernels whose blocks look at `order` themselves have no use for it.
+with delta = sum(d_out · out) - d_lse, (B, N, T) float32 (FlashAttention-2, Dao 2023, algorithm 2). `out` is for a library that
+sums delta itself; None when the log-sum-exp was returned too, of whose cotangent such a library knows nothing. in_order
+promises that tokens stand in their order; kernels whose blocks look at `order` themselves have no use for it.
 """
 
 import functools
@@ -64,7 +65,7 @@ def flash_attention(
         out, lse = reference.flash_attention(query, keys, values, order, segment_ids, **options)
     else:
         static = tuple(sorted(options.items()))
-        out, lse = _flash(implementation, static, query, keys, values, order, segment_ids)
+        out, lse = _flash(implementation, static, return_lse, query, keys, values, order, segment_ids)
     return (out, lse) if return_lse else out
 
 
@@ -75,22 +76,25 @@ def place_in_segment(segment_ids: Int[Array, "B T"]) -> Int[Array, "B T"]:
     return place - jax.lax.cummax(jnp.where(first, place, 0), axis=1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _flash(implementation: Implementation, static: tuple[tuple[str, Any], ...], *arrays: Any) -> tuple[Output, LogSumExp]:
+Static = tuple[tuple[str, Any], ...]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _flash(implementation: Implementation, static: Static, lse_used: bool, *arrays: Any) -> tuple[Output, LogSumExp]:
     return call("flash_attention", implementation, arrays, dict(static), function="forward", own_gradient=True)
 
 
-def _forward(implementation: Implementation, static: tuple[tuple[str, Any], ...], *arrays: Any) -> tuple[Any, Any]:
-    out, lse = _flash(implementation, static, *arrays)
+def _forward(implementation: Implementation, static: Static, lse_used: bool, *arrays: Any) -> tuple[Any, Any]:
+    out, lse = _flash(implementation, static, lse_used, *arrays)
     out, lse = checkpoint_name(out, OUT_NAME), checkpoint_name(lse, LSE_NAME)
     return (out, lse), (*arrays, out, lse)
 
 
-def _backward(implementation: Implementation, static: tuple[tuple[str, Any], ...], saved: Any, cotangents: Any) -> Any:
+def _backward(implementation: Implementation, static: Static, lse_used: bool, saved: Any, cotangents: Any) -> Any:
     *arrays, out, lse = saved
     d_out, d_lse = cotangents
     delta = jnp.einsum("btnh,btnh->bnt", d_out.astype(jnp.float32), out.astype(jnp.float32)) - d_lse
-    arrays = (*arrays, lse, delta, d_out)
+    arrays = (*arrays, None if lse_used else out, lse, delta, d_out)
     gradients = call("flash_attention", implementation, arrays, dict(static), function="backward", own_gradient=True)
     return (*gradients, None, None)
 

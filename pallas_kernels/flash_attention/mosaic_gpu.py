@@ -54,6 +54,7 @@ def backward(
     values: jax.Array,
     order: Tokens,
     segment_ids: Tokens | None,
+    out: jax.Array | None,
     lse: jax.Array,
     delta: jax.Array,
     d_out: jax.Array,

@@ -58,6 +58,7 @@ def backward(
     values: Float[Array, "B T K H"],
     order: Tokens,
     segment_ids: Tokens | None,
+    out: Float[Array, "B T N H"] | None,
     lse: Float[Array, "B N T"],
     delta: Float[Array, "B N T"],
     d_out: Float[Array, "B T N H"],

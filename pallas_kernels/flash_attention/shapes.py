@@ -1,4 +1,4 @@
-"""Shapes of `flash_attention`: training of Qwen2.5-VL-7B on packed sequences of 4k, 8k and 32k tokens, bfloat16."""
+"""Shapes of `flash_attention`: training of Qwen2.5-VL-7B on 4k, 8k and 32k tokens, one sequence or several packed, bfloat16."""
 
 import functools
 from typing import Any
@@ -12,22 +12,26 @@ from pallas_kernels.shapes import Case
 N, K, H = 28, 4, 128
 
 
-def sample(key: jax.Array, *, tokens: int, segments: int) -> tuple[jax.Array, ...]:
+def sample(key: jax.Array, *, tokens: int, segments: int) -> tuple[Any, ...]:
     keys = jax.random.split(key, 3)
     heads = (N, K, K)
     qkv = (jax.random.normal(k, (1, tokens, n, H), jnp.bfloat16) for k, n in zip(keys, heads, strict=True))
-    return *qkv, jnp.arange(tokens, dtype=jnp.int32)[None] * segments // tokens
+    return *qkv, None if segments == 1 else jnp.arange(tokens, dtype=jnp.int32)[None] * segments // tokens
 
 
-def attend(implementation: Any, *arrays: jax.Array, **options: Any) -> jax.Array:
-    return flash_attention(*arrays[:3], segment_ids=arrays[3], scale=H**-0.5, implementation=implementation, **options)
+def attend(implementation: Any, *arrays: Any, **options: Any) -> jax.Array:
+    query, keys, values, segment_ids = arrays
+    options |= {"segment_ids": segment_ids, "scale": H**-0.5, "implementation": implementation}
+    return flash_attention(query, keys, values, **options)
 
 
-def gradients(implementation: Any, *arrays: jax.Array, **options: Any) -> tuple[jax.Array, ...]:
+def gradients(implementation: Any, *arrays: Any, **options: Any) -> tuple[jax.Array, ...]:
+    *qkv, segment_ids = arrays
+
     def total(*qkv: jax.Array) -> jax.Array:
-        return attend(implementation, *qkv, arrays[3], **options).astype(jnp.float32).sum()
+        return attend(implementation, *qkv, segment_ids, **options).astype(jnp.float32).sum()
 
-    return jax.grad(total, argnums=(0, 1, 2))(*arrays[:3])
+    return jax.grad(total, argnums=(0, 1, 2))(*qkv)
 
 
 def case(tokens: int, segments: int, *, backward: bool, **options: Any) -> Case:

@@ -11,7 +11,7 @@ from pallas_kernels.masking import FAR, pairs
 
 SCORES = 2**25  # scores that may exist at once: 128 MiB of float32
 SPANS = 8  # parts of a sequence in order: each is computed against what stands before its end only
-SPAN = 64  # tokens of the smallest
+SPAN = 256  # tokens of the smallest: less would cost more in compiling than it saves
 
 Tokens = Int[Array, "B T"]
 
@@ -41,6 +41,7 @@ def backward(
     values: Float[Array, "B T K H"],
     order: Tokens,
     segment_ids: Tokens | None,
+    out: Float[Array, "B T N H"] | None,
     lse: Float[Array, "B N T"],
     delta: Float[Array, "B N T"],
     d_out: Float[Array, "B T N H"],

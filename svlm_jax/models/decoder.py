@@ -28,10 +28,13 @@ AttendLayer: TypeAlias = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Ar
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Visibility:
-    """Who sees whom: query t sees slot c when 0 <= slot_order[c] <= query_order[t]. -1 marks padding and empty slots."""
+    """Who sees whom: query t sees slot c when 0 <= slot_order[c] <= query_order[t]. -1 marks padding and empty slots.
 
-    query_order: Int[Array, "B T"]
-    slot_order: Int[Array, "B S"]
+    Without a cache the queries see each other and there are no slots; no query_order then means that they stand in order.
+    """
+
+    query_order: Int[Array, "B T"] | None
+    slot_order: Int[Array, "B S"] | None
 
 
 class Attention(nnx.Module):
@@ -57,11 +60,10 @@ class Attention(nnx.Module):
         q = rope.rotate(q, *turn)
         scale = self.head_dim**-0.5
         if layer is None:
-            order = seen.query_order
             k = rope.rotate(k, *turn)
-            y = flash_attention(q, k, v, order=order, scale=scale, implementation=implementation)
+            y = flash_attention(q, k, v, order=seen.query_order, scale=scale, implementation=implementation)
             return self.o(y.reshape(batch, tokens, -1)), None
-        assert slots is not None, "a cache needs the slots to write to"
+        assert slots is not None and seen.query_order is not None and seen.slot_order is not None, "a cache needs its slots"
         keys, values, rotated = layer
         keys = kv.write(keys, k, slots)
         values = kv.write(values, v, slots)

@@ -55,15 +55,9 @@ class VLM(nnx.Module):
           slot_order: logical place of every slot *after* the write, -1 where empty. A token sees the slots whose order is
             not beyond its own. Without a cache the tokens see each other by `query_order` (default: 0 to T - 1).
         """
-        if cache is None:
-            if query_order is None:
-                query_order = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
-            seen = Visibility(query_order, query_order)
-        else:
-            if query_order is None or slot_order is None or slots is None:
-                raise TypeError("decode needs slots, query_order and slot_order when it is given a cache")
-            seen = Visibility(query_order, slot_order)
-        return self.decoder(x, positions, cache, slots, seen, implementation)
+        if cache is not None and (query_order is None or slot_order is None or slots is None):
+            raise TypeError("decode needs slots, query_order and slot_order when it is given a cache")
+        return self.decoder(x, positions, cache, slots, Visibility(query_order, slot_order), implementation)
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Scores of the next token, float32."""
@@ -90,9 +84,7 @@ class VLM(nnx.Module):
         x = self.embed(tokens)
         if visuals is not None:
             x = place(x, self._is_visual(tokens), visuals)
-        order = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        if valid is not None:
-            order = jnp.where(valid, order, -1)
+        order = None if valid is None else jnp.where(valid, jnp.arange(tokens.shape[1]), -1)
         hidden, _ = self.decode(x, positions, query_order=order, implementation=implementation)
         return self.logits(hidden)
 

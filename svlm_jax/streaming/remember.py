@@ -100,7 +100,7 @@ def begin(params: Params, prefix: Int[Array, "B P"], *, config: RecallConfig, dt
     def attend(i: int, q: Array, k: Array, v: Array) -> Array:
         keys[i], values[i] = kv.write(keys[i], k, order), kv.write(values[i], v, order)
         q, k = rope.rotate(q, *turn), rope.rotate(k, *turn)
-        return flash_attention(q, k, v, order=order, scale=config.scale, implementation=config.implementation)
+        return flash_attention(q, k, v, scale=config.scale, implementation=config.implementation)
 
     module.decoder.through(module.embed(prefix), attend)
     return dataclasses.replace(memory, keys=tuple(keys), values=tuple(values))

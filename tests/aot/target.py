@@ -34,16 +34,21 @@ def missing(target: str) -> str | None:
     return None
 
 
-@functools.cache
 def device(target: str):
     """A device of that kind, as a description."""
+    return devices(target)[0]
+
+
+@functools.cache
+def devices(target: str):
+    """Four devices of that kind in one machine, as descriptions."""
     assert target in TARGETS, target
     if target in TPUS:
         os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # do not ask the network what this machine is
         os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # there is no TPU that only one process could hold
-        return topologies.get_topology_desc(platform="tpu", topology_name=TPUS[target]).devices[0]
+        return topologies.get_topology_desc(platform="tpu", topology_name=TPUS[target]).devices
     description = (pathlib.Path(__file__).parent / "h200.txtpb").read_text()
-    return topologies.get_topology_desc(platform="cuda", target_config=description, topology="1x1x1").devices[0]
+    return topologies.get_topology_desc(platform="cuda", target_config=description, topology="1x1x4").devices
 
 
 def on(target: str, shapes):

@@ -2,7 +2,8 @@
 
 `interpret` is the TPU kernel as XLA operations; `races` is the same in the simulator of a TPU, which fills fresh memory with
 NaN and looks for races. `gpu interpreter` simulates the threads and barriers of the GPU kernel, `gpu races` looks for races
-as well. `mosaic_gpu` and `mosaic_tpu` need the device.
+as well. `splash interpreter` and `splash races` are JAX's kernel for TPUs in the same ways. `mosaic_gpu`, `mosaic_tpu`,
+`splash` and `cudnn` need the device.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ import pytest
 
 from pallas_kernels import compat
 
-SIMULATORS = ("races", "gpu interpreter", "gpu races")
+SIMULATORS = ("races", "splash interpreter", "splash races", "gpu interpreter", "gpu races")
 ATOL = {"float32": 5e-6, "bfloat16": 8e-3}  # of outputs of order 1; a bfloat16 holds 8 bits
 
 
@@ -30,7 +31,7 @@ class Implementation:
 
     @property
     def dtype(self):
-        return jnp.bfloat16 if "gpu" in self.name else jnp.float32
+        return jnp.bfloat16 if "gpu" in self.name or self.name == "cudnn" else jnp.float32
 
     @property
     def atol(self) -> float:
@@ -57,18 +58,19 @@ def _compiled(kernel: str, name: str, options: tuple):
 
 def simulator(kernel: str, name: str):
     """The module of a kernel, and what makes its functions run in a simulator."""
-    if name == "races":
-        from jax.experimental.pallas import tpu as pltpu
+    from jax.experimental.pallas import tpu as pltpu
 
-        platform, interpret = "tpu", pltpu.InterpretParams(detect_races=True)
+    if "gpu" in name:
+        file, interpret = "mosaic_gpu", compat.gpu_interpreter(detect_races="races" in name)
     else:
-        platform, interpret = "gpu", compat.gpu_interpreter(detect_races=name == "gpu races")
-    return importlib.import_module(f"pallas_kernels.{kernel}.mosaic_{platform}"), interpret
+        file = "splash" if "splash" in name else "mosaic_tpu"
+        interpret = pltpu.InterpretParams(detect_races=True) if "races" in name else True
+    return importlib.import_module(f"pallas_kernels.{kernel}.{file}"), interpret
 
 
 def race_found(name: str) -> bool:
     """Whether the last kernel in a simulator had a race."""
-    if name == "races":
+    if "gpu" not in name:
         from jax._src.pallas.mosaic.interpret import interpret_pallas_call as simulated
     else:
         from jax._src.pallas.mosaic_gpu.interpret import gpu_callbacks as simulated
@@ -94,6 +96,6 @@ def why_not(kernel: str, name: str) -> str | None:
             return reason
     if name == "mosaic_gpu":
         return compat.not_hopper() if jax.default_backend() == "gpu" else "needs a Hopper GPU"
-    if name == "mosaic_tpu" and jax.default_backend() != "tpu":
+    if name in ("mosaic_tpu", "splash") and jax.default_backend() != "tpu":
         return "needs a TPU"
-    return None
+    return compat.cudnn_missing() if name == "cudnn" else None

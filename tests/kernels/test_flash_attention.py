@@ -40,7 +40,7 @@ def packed(name, tokens=T):
 
 @functools.cache
 def compiled(name, options):
-    """(query, keys, values, d_out, d_lse, order, segment_ids) -> ((out, lse), gradients)."""
+    """(query, keys, values, d_out, d_lse, order, segment_ids) -> ((out, lse), gradients). Order None: tokens in their order."""
     options = dict(options)
 
     def by_rule(query, keys, values, d_out, d_lse, order, segment_ids):
@@ -53,10 +53,12 @@ def compiled(name, options):
 
     def by_simulator(query, keys, values, d_out, d_lse, order, segment_ids):
         kernel, interpret = simulator("flash_attention", name)
-        rules = {"scale": SCALE, "sink": None, "window": None, "interpret": interpret, **options}
+        rules = {"scale": SCALE, "sink": None, "window": None, "in_order": order is None, "interpret": interpret, **options}
+        if order is None:
+            order = place_in_segment(jnp.zeros((1, T), jnp.int32) if segment_ids is None else segment_ids)
         out, lse = kernel.forward(query, keys, values, order, segment_ids, **rules)
         delta = jnp.einsum("btnh,btnh->bnt", d_out.astype(jnp.float32), out.astype(jnp.float32)) - d_lse
-        return (out, lse), kernel.backward(query, keys, values, order, segment_ids, lse, delta, d_out, **rules)
+        return (out, lse), kernel.backward(query, keys, values, order, segment_ids, None, lse, delta, d_out, **rules)
 
     return jax.jit(by_simulator if name in SIMULATORS else by_rule)
 
