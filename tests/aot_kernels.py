@@ -52,13 +52,12 @@ def missing(on: str) -> str | None:
     return (compat.mosaic_gpu_missing() if on == "h200" else None) or target.missing(on)
 
 
-def rows(on: str, words: Sequence[str] = ()) -> Iterator[Row]:
-    """Compiles the cases whose names contain all words."""
-    for case in shapes.cases():
-        for implementation in dispatch.implementations(case.kernel, PLATFORM[on]):
-            name = f"{case.kernel} {implementation} {case.name}"
-            if implementation != "cudnn" and all(word in name for word in words):
-                yield compiled(on, name, functools.partial(case.call, implementation), *case.specs)
+def rows(on: str, case: shapes.Case, words: Sequence[str] = ()) -> Iterator[Row]:
+    """Compiles a case by each implementation, where the row's name contains all words."""
+    for implementation in dispatch.implementations(case.kernel, PLATFORM[on]):
+        name = f"{case.kernel} {implementation} {case.name}"
+        if implementation != "cudnn" and all(word in name for word in words):
+            yield compiled(on, name, functools.partial(case.call, implementation), *case.specs)
 
 
 def compiled(on: str, name: str, call: Callable[..., Any], *specs: Any) -> Row:
@@ -127,10 +126,11 @@ def main() -> int:
         sys.stderr.write(f"{reason}\n")
         return 1
     done = []
-    for row in rows(arguments.target, arguments.words):
-        sys.stdout.write(f"{row}\n")
-        sys.stdout.flush()
-        done.append(row)
+    for case in shapes.cases():
+        for row in rows(arguments.target, case, arguments.words):
+            sys.stdout.write(f"{row}\n")
+            sys.stdout.flush()
+            done.append(row)
     good = sum(row.good for row in done)
     sys.stdout.write(f"{good} of {len(done)} kernels and shapes compiled for {arguments.target} without a spill\n")
     return 0 if done and good == len(done) else 1

@@ -2,11 +2,12 @@
 
 import pytest
 
+from tests import aot_kernels
 from tests.aot import target
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(target.missing("h200")), reason=str(target.missing("h200")))
+@pytest.mark.skipif(bool(aot_kernels.missing("h200")), reason=str(aot_kernels.missing("h200")))
 def test_a_clip_a_question_and_an_answer_fit_in_24_gb():
     found = target.run("tests.aot.recall")
     assert found.returncode == 0, found.stdout + found.stderr
