@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Measure latency a token against the length of the video for streaming, full attention, and windows with and without overlap;
-the parts of a second; memory over time; the frame rate that real time allows; and the time to the first token. Rows that are
-in the file already are not measured again, so an interrupted run goes on; a figure is drawn beside the file."""
+the parts of a second; memory over time; the frame rate and the number of streams that real time allows; and the time to the
+first token. Rows that are in the file already are not measured again, so an interrupted run goes on; a figure is drawn beside
+the file."""
 EXAMPLES = """\
 examples:
   svlm bench --model random:small --size 448x252 --json bench.json      11 million random parameters, on a CPU
@@ -43,6 +44,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
         "--frames", type=numbers, default=(16, 64, 256, 512), metavar="N,N", help="behind which a first token is timed"
     )
     parser.add_argument("--rates", type=numbers, default=(2, 4, 8, 16), metavar="N,N", help="frames a second to try (2,4,8,16)")
+    parser.add_argument("--streams", type=numbers, default=(2, 4, 8), metavar="N,N", help="streams at once to try (2,4,8)")
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of weights and cache (auto)")
     parser.add_argument(
         "--implementation",
@@ -99,6 +101,7 @@ def plan_of(arguments: argparse.Namespace, vlm: "StreamingVLM") -> "Plan":
         window=dataclasses.replace(vlm.defaults.window, **arguments.window),
         frames=arguments.frames,
         rates=arguments.rates,
+        streams=arguments.streams,
         implementation=arguments.implementation,
     )
 

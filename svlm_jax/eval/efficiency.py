@@ -1,11 +1,13 @@
-"""What a second costs: latency against the length of the video in four memories, its parts, memory, frame rates, first tokens.
+"""What a second costs: latency against the length of the video in four memories, its parts, memory, frame rates, first tokens,
+and several streams in one program.
 
 The figure of arXiv 2510.09608 (section 3.3: latency per token, real time at 0.1 s) for any model on any machine. Frames are
 noise and every reply has the same number of tokens, because cost depends on shapes alone; so random weights will do.
 
     series   one long stream, every second of it: streaming, and the window without overlap (hard reset)
     steady   the cost of a second behind so many: full attention, whose cache is sized for a stream of that length, the window
-             with overlap (recompute), other frame rates, and the time to the first token behind so many frames
+             with overlap (recompute), other frame rates, several streams at once, and the time to the first token behind so
+             many frames
 """
 
 import contextlib
@@ -14,6 +16,7 @@ import functools
 import gc
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from svlm_jax.data.video import smart_resize
 from svlm_jax.errors import ConfigError
 from svlm_jax.functional import init_params
 from svlm_jax.models.presets import PRESETS, preset
+from svlm_jax.streaming import step as compiled
 from svlm_jax.streaming.chunk import Chunk
 from svlm_jax.streaming.sampling import Sampling
 from svlm_jax.streaming.session import Session, StreamingVLM, StreamSettings
@@ -35,6 +39,7 @@ from svlm_jax.streaming.session import Session, StreamingVLM, StreamSettings
 RANDOM = "random:"
 SIZES = ("tiny", "small", "medium")
 PARTS = ("vision", "prefill", "decode")
+KINDS = ("rate", "streams")  # of rows that are asked whether they keep up
 REAL_TIME = 0.1  # s a token
 LEAD = 2  # seconds before a measurement, so that nothing is new
 
@@ -49,6 +54,7 @@ class Plan:
       window: what is remembered; its memory and positions are chosen here.
       frames: behind how many frames the time to the first token is taken.
       rates: frames a second that are tried.
+      streams: how many are watched at once.
       repeats: seconds of which a steady figure is the median.
     """
 
@@ -58,6 +64,7 @@ class Plan:
     window: WindowConfig = WindowConfig()
     frames: tuple[int, ...] = (16, 64, 256, 512)
     rates: tuple[int, ...] = (2, 4, 8, 16)
+    streams: tuple[int, ...] = (2, 4, 8)
     repeats: int = 5
     implementation: Implementation = "auto"
 
@@ -67,6 +74,8 @@ class Plan:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected 1 or more")
         if any(count < 2 or count % 2 for count in (*self.frames, *self.rates)):
             raise ConfigError(f"frames={self.frames}, rates={self.rates}: expected even numbers, frames are read in pairs")
+        if any(count < 1 for count in self.streams):
+            raise ConfigError(f"streams={self.streams}: expected 1 or more")
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -138,16 +147,8 @@ def steady(
     parts: bool = False,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Medians of a second behind `second` seconds of video; with `parts` as three programs, and what each of them takes.
-
-    A stream that forgets is not watched for longer than it remembers.
-    """
-    duration = float(second + LEAD + plan.repeats)
-    session = vlm.stream(settings_of(vlm, plan, memory, **changes, duration=duration, split_timing=parts))
-    remembered = max(session.settings.window.rounds(1.0, second))
-    for watched in range((second if memory == "full" else min(second, remembered)) + LEAD):
-        session.feed(_chunk(session, plan))
-        tell(watched + 1)
+    """Medians of a second behind `second` seconds of video; with `parts` as three programs, and what each of them takes."""
+    session = _behind(vlm, plan, memory, second, tell, split_timing=parts, **changes)
     captions = [session.feed(_chunk(session, plan)) for _ in range(plan.repeats)]
     gc.collect()
     device, host = _memory()
@@ -162,6 +163,47 @@ def steady(
         medians = {part: statistics.median(getattr(caption.timing, part) for caption in captions) for part in PARTS}
         found |= {"parts_ms": medians, "first_token_ms": medians["vision"] + medians["prefill"]}
     return {**found, "device_bytes": device, "host_bytes": host, **_shape(session, plan)}
+
+
+def together(
+    vlm: StreamingVLM, plan: Plan, count: int, second: int, tell: Callable[[int], None] = lambda _: None
+) -> dict[str, Any]:
+    """Medians of a second of `count` streams in one program, each behind `second` seconds of video."""
+    session = _behind(vlm, plan, "stream", second, tell)
+    state, config = compiled.stack([session.state] * count), session.config
+    found = []
+    for start in range(session.chunks, session.chunks + 1 + plan.repeats):
+        frames = _noise(round(session.settings.fps), plan.size, start % 4)
+        one = session.prompt.turn(float(start), start + 1.0, session._grid(frames), None), frames
+        turn, frames = jax.tree.map(lambda *same: np.stack(same), *[one] * count)
+        begin = time.perf_counter()
+        state, out = compiled.step(vlm.params, state, turn, frames, config=config)
+        out = jax.device_get(out)  # waits for the device
+        found.append(1e3 * (time.perf_counter() - begin))
+    gc.collect()
+    device, host = _memory()
+    ms = statistics.median(found[1:])  # the first one compiles
+    return {
+        "second": second,
+        "streams": count,
+        "ms": ms,
+        "ms_per_token": ms / int(out.count.sum()),
+        "cached_tokens": int(out.usage.sum()),
+        "device_bytes": device,
+        "host_bytes": host,
+        **_shape(session, plan),
+    }
+
+
+def _behind(vlm: StreamingVLM, plan: Plan, memory: Memory, second: int, tell: Callable[[int], None], **changes: Any) -> Session:
+    """A stream that has watched `second` seconds and a few more; no longer than it remembers, if it forgets."""
+    duration = float(second + LEAD + plan.repeats)
+    session = vlm.stream(settings_of(vlm, plan, memory, **changes, duration=duration))
+    remembered = max(session.settings.window.rounds(1.0, second))
+    for watched in range((second if memory == "full" else min(second, remembered)) + LEAD):
+        session.feed(_chunk(session, plan))
+        tell(watched + 1)
+    return session
 
 
 def _chunk(session: Session, plan: Plan) -> Chunk:
@@ -226,6 +268,8 @@ def rows_of(vlm: StreamingVLM, plan: Plan) -> list[Row]:
     add("parts of recompute", "parts", "recompute", window, parts=True)
     for fps in plan.rates:
         add(f"stream, {fps} frames a second", "rate", "stream", window, fps=float(fps))
+    for count in plan.streams:
+        rows.append(Row(f"stream, {count} at once", "streams", window, functools.partial(together, vlm, plan, count, window)))
     for second in lengths(plan.seconds):
         add(f"full behind {second} s", "full", "full", second)
     for count in plan.frames:
@@ -263,19 +307,21 @@ def summary(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     flat: the last tenth of the long stream over its first. slower: the window with overlap over streaming. full_growth: full
     attention at its longest over its shortest. frame_rate: the most frames a second at which a second of video takes at most
-    one.
+    one. streams: the most streams of which that is true at once.
     """
     done = {name: row for name, row in rows.items() if "ms" in row}
     stream, again = done.get("stream"), done.get("recompute")
     once = statistics.median(stream["ms"]) if stream else None
     full = {row["second"]: row["ms"] for row in done.values() if row["kind"] == "full"}
-    rates = [int(name.split()[1]) for name, row in done.items() if row["kind"] == "rate" and row["ms"] <= 1000]
+    in_time = [(row["kind"], int(name.split()[1])) for name, row in done.items() if row["kind"] in KINDS and row["ms"] <= 1000]
+    rates, streams = ([count for of, count in in_time if of == kind] for kind in KINDS)
     return {
         "ms_per_token": statistics.median(stream["ms_per_token"]) if stream else None,
         "flat": _tenths(stream["ms"]) if stream else None,
         "slower": again["ms"] / once if again and once else None,
         "full_growth": full[max(full)] / full[min(full)] if full else None,
         "frame_rate": max(rates, default=None),
+        "streams": max(streams, default=None),
     }
 
 

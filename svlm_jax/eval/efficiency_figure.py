@@ -8,7 +8,7 @@ import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 
-from svlm_jax.eval.efficiency import PARTS, REAL_TIME
+from svlm_jax.eval.efficiency import KINDS, PARTS, REAL_TIME
 
 COLOURS = {"stream": "tab:blue", "hard-reset": "tab:orange", "recompute": "tab:green", "full": "tab:red"}
 TITLES = {
@@ -56,14 +56,14 @@ def _over_time(ax: Axes, rows: Rows, key: str, title: str, scale: float = 1.0) -
 
 
 def _parts(ax: Axes, rows: Rows) -> None:
-    """What a second consists of, and how long it takes at other frame rates."""
+    """What a second consists of, and how long it takes at other frame rates and for several streams at once."""
     # A bar each: lengths on a logarithmic axis do not add up.
     split = [row["parts_ms"] for row in rows.values() if row["kind"] == "parts"]
     names = [name.removeprefix("parts of ") for name, row in rows.items() if row["kind"] == "parts"]
     for part in PARTS:
         ax.barh([f"{name}: {part}" for name in names], [parts[part] for parts in split], label=part)
-    rates = {name: row["ms"] for name, row in rows.items() if row["kind"] == "rate"}
-    ax.barh(list(rates), list(rates.values()), color="tab:grey", label="whole")
+    whole = {name: row["ms"] for name, row in rows.items() if row["kind"] in KINDS}
+    ax.barh(list(whole), list(whole.values()), color="tab:grey", label="whole")
     ax.axvline(1000, color="grey", ls="--", lw=1, label="real time")
     ax.invert_yaxis()
     ax.set(title="ms for a second of the video", xscale="log")

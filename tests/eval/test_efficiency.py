@@ -13,7 +13,7 @@ from svlm_jax.eval import efficiency
 from svlm_jax.eval.efficiency import Plan, Row
 
 SMALL = WindowConfig(vision=2, text=2, sink=4, tail=4)
-PLAN = Plan(size=(56, 56), tokens=3, seconds=8, window=SMALL, frames=(4,), rates=(2,), repeats=1)
+PLAN = Plan(size=(56, 56), tokens=3, seconds=8, window=SMALL, frames=(4,), rates=(2,), streams=(3,), repeats=1)
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,18 @@ def test_parts_make_the_whole_and_all_replies_have_the_same_number_of_tokens(vlm
     assert len(session.feed(efficiency._chunk(session, PLAN)).tokens) == 3
 
 
+@pytest.mark.slow
+def test_streams_at_once_hold_and_say_as_much_as_each_alone(vlm):
+    alone, three = efficiency.together(vlm, PLAN, 1, 2), efficiency.together(vlm, PLAN, 3, 2)
+    steady = efficiency.steady(vlm, PLAN, "stream", 2)
+    assert alone["cached_tokens"] == steady["cached_tokens"] and alone["slots"] == steady["slots"] == three["slots"]
+    assert three["cached_tokens"] == 3 * alone["cached_tokens"]
+    assert three["ms_per_token"] == pytest.approx(three["ms"] / 9), "of all streams together"
+    assert three["device_bytes"] > alone["device_bytes"]
+
+
 def test_rows_cover_the_plan():
-    plan = Plan(size=(56, 56), seconds=64, frames=(16, 256), rates=(2, 4))
+    plan = Plan(size=(56, 56), seconds=64, frames=(16, 256), rates=(2, 4), streams=(2, 16))
     names = [row.name for row in efficiency.rows_of(None, plan)]
     assert len(set(names)) == len(names)
     assert [name for name in names if name.startswith("full")] == [
@@ -60,6 +70,12 @@ def test_rows_cover_the_plan():
         "full behind 16 frames",
     ]
     assert {"stream", "hard-reset", "recompute", "stream, 4 frames a second", "recompute of 256 frames"} <= set(names)
+    assert {"stream, 2 at once", "stream, 16 at once"} <= set(names)
+
+
+def test_no_streams_at_once_are_refused():
+    with pytest.raises(ConfigError, match=r"streams=\(0,\): expected 1 or more"):
+        Plan(size=(56, 56), streams=(0,))
 
 
 @pytest.mark.parametrize(
@@ -90,11 +106,14 @@ def test_the_summary_reads_rows():
         "recompute": {"kind": "level", "ms": 40.0},
         "stream, 4 frames a second": {"kind": "rate", "ms": 900.0},
         "stream, 8 frames a second": {"kind": "rate", "ms": 1100.0},
+        "stream, 2 at once": {"kind": "streams", "ms": 800.0},
+        "stream, 4 at once": {"kind": "streams", "ms": 1001.0},
+        "stream, 8 at once": {"kind": "streams", "failed": "out of memory"},
         "full behind 8 s": {"kind": "full", "second": 8, "ms": 10.0},
         "full behind 16 s": {"kind": "full", "failed": "out of memory"},
         "full behind 4 s": {"kind": "full", "second": 4, "ms": 5.0},
     }
-    wanted = {"ms_per_token": 2.0, "flat": 2.0, "slower": 4.0, "full_growth": 2.0, "frame_rate": 4}
+    wanted = {"ms_per_token": 2.0, "flat": 2.0, "slower": 4.0, "full_growth": 2.0, "frame_rate": 4, "streams": 2}
     assert efficiency.summary(rows) == wanted
     assert set(efficiency.summary({}).values()) == {None}
 
@@ -103,7 +122,7 @@ def test_the_summary_reads_rows():
 def test_the_command_writes_rows_and_a_figure_and_goes_on(tmp_path, capsys, monkeypatch):
     file = tmp_path / "bench.json"
     argv = ["bench", "--model", "random:tiny", "--size", "56x56", "--tokens", "3", "--seconds", "8", "--json", str(file)]
-    argv += ["--window", "vision=2,text=2,sink=4,tail=4", "--frames", "4", "--rates", "2"]
+    argv += ["--window", "vision=2,text=2,sink=4,tail=4", "--frames", "4", "--rates", "2", "--streams", "2"]
     done = []
 
     def series(vlm, plan, memory, tell):
@@ -120,7 +139,12 @@ def test_the_command_writes_rows_and_a_figure_and_goes_on(tmp_path, capsys, monk
         return {"second": second, "ms": 6.0, "ms_per_token": 2.0, "parts_ms": parts, **shape}
 
     monkeypatch.setattr(efficiency, "series", series)
+
+    def together(vlm, plan, count, second, tell):
+        return {"second": second, "streams": count, "ms": 7.0, "slots": 9}
+
     monkeypatch.setattr(efficiency, "steady", steady)
+    monkeypatch.setattr(efficiency, "together", together)
     with pytest.raises(KeyboardInterrupt):
         cli.main(argv)
     assert list(json.loads(file.read_text())["rows"]) == ["stream"]
