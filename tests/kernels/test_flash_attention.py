@@ -55,7 +55,7 @@ def compiled(name, options):
         kernel, interpret = simulator("flash_attention", name)
         rules = {"scale": SCALE, "sink": None, "window": None, "in_order": order is None, "interpret": interpret, **options}
         if order is None:
-            order = place_in_segment(jnp.zeros((1, T), jnp.int32) if segment_ids is None else segment_ids)
+            order = place_in_segment(jnp.zeros(query.shape[:2], jnp.int32) if segment_ids is None else segment_ids)
         out, lse = kernel.forward(query, keys, values, order, segment_ids, **rules)
         delta = jnp.einsum("btnh,btnh->bnt", d_out.astype(jnp.float32), out.astype(jnp.float32)) - d_lse
         return (out, lse), kernel.backward(query, keys, values, order, segment_ids, None, lse, delta, d_out, **rules)
