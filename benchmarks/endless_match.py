@@ -27,7 +27,8 @@ import rich.console
 
 from svlm_jax.errors import SvlmError
 from svlm_jax.eval.results import Rows, manifest
-from svlm_jax.streaming.session import StreamingVLM, StreamSettings
+from svlm_jax.streaming.settings import StreamSettings
+from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic.evaluate import evaluate_match
 from svlm_jax.synthetic.score import SLICE
 

@@ -28,7 +28,7 @@ from jax import lax
 from benchmarks import rivals
 from pallas_kernels import shapes
 from pallas_kernels.dispatch import KERNELS
-from svlm_jax.machine import describe
+from svlm_jax.host.machine import describe
 
 LOOP, REPEATS = 20, 5
 TOLERANCE = 0.03  # of the largest value: bfloat16 outputs and gradients

@@ -28,7 +28,7 @@ from svlm_jax.data.clips import Pixels
 from svlm_jax.data.windows import Overlapped, overlapped
 from svlm_jax.errors import SvlmError
 from svlm_jax.eval.results import Rows, manifest
-from svlm_jax.streaming.session import StreamingVLM
+from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic.evaluate import evaluate_match
 from svlm_jax.synthetic.match import QUIET, Match, write_match
 from svlm_jax.synthetic.tokenizer import write_tokenizer

@@ -27,12 +27,12 @@ import numpy as np
 import rich.console
 import rich.table
 
-from svlm_jax.cache.memory import memory_bytes
-from svlm_jax.config_memory import MemoryConfig
+from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cache.memory_state import memory_bytes
 from svlm_jax.errors import EvalError, SvlmError
 from svlm_jax.eval.results import Rows, manifest
-from svlm_jax.streaming.dialogue import Answer
-from svlm_jax.streaming.session import StreamingVLM
+from svlm_jax.prompt.qa import Answer
+from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic.evaluate_facts import CELLS, FPS, GRID, facts_chunk
 from svlm_jax.synthetic.facts import EVERY, Fact, Facts
 
@@ -107,7 +107,7 @@ def due(facts: Facts, now: float, ages: Sequence[float]) -> Iterator[tuple[float
 def measure(vlm: StreamingVLM, name: str, seed: int, minutes: float, ages: Sequence[float]) -> dict[str, Any]:
     """One row: one stream through one memory, and what was right of what was asked, by age."""
     memory, facts = memory_of(MODES[name], minutes), Facts(seed)
-    recall = vlm.recall(memory=memory, fps=FPS, max_new_tokens=4)
+    recall = vlm.qa_session(memory=memory, fps=FPS, max_new_tokens=4)
     found: dict[float, list[tuple[bool, float]]] = {age: [] for age in ages}
     waits: list[float] = []  # ms
     begin, watching = time.perf_counter(), 0.0

@@ -31,14 +31,14 @@ import jax
 import numpy as np
 
 from benchmarks.soak import resident_bytes
-from svlm_jax.cache.memory import memory_bytes
-from svlm_jax.config_memory import MemoryConfig, Policy
+from svlm_jax.cache.memory_config import MemoryConfig, Policy
+from svlm_jax.cache.memory_state import memory_bytes
 from svlm_jax.eval.efficiency import SIZES, subject
-from svlm_jax.machine import describe
-from svlm_jax.streaming import recall as recalling
-from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.recall import Recall
-from svlm_jax.streaming.session import StreamingVLM
+from svlm_jax.host.machine import describe
+from svlm_jax.streaming import qa_session as recalling
+from svlm_jax.streaming.qa_session import QASession
+from svlm_jax.streaming.vlm import StreamingVLM
+from svlm_jax.video.chunk import Chunk
 
 SIDE, LARGE, CLIP, RUNS = 196, 560, 32, 9
 MARKS = (16, 64, 256, 512, 1024, 4096, 10_000)
@@ -61,7 +61,7 @@ def medians_ms(works: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: round(statistics.median(times), 3) for name, times in turns_ms(works).items()}
 
 
-def feed(stream: Recall, frames: int, side: int = SIDE) -> None:
+def feed(stream: QASession, frames: int, side: int = SIDE) -> None:
     """So many more frames of noise that never repeats, a clip at a time."""
     rng = np.random.default_rng(int(stream.position))
     while frames:
@@ -73,8 +73,8 @@ def feed(stream: Recall, frames: int, side: int = SIDE) -> None:
 
 def first_token(vlm: StreamingVLM, frames: int) -> dict[str, Any]:
     """The stream grows; the memory, and the wait for an answer, must not."""
-    feed(vlm.recall(memory=MemoryConfig(budget=3072)), CLIP)  # compiles
-    stream, rows, seen, spent = vlm.recall(memory=MemoryConfig(budget=3072)), [], 0, 0.0
+    feed(vlm.qa_session(memory=MemoryConfig(budget=3072)), CLIP)  # compiles
+    stream, rows, seen, spent = vlm.qa_session(memory=MemoryConfig(budget=3072)), [], 0, 0.0
     turn, early = stream.dialogue.turn(QUESTION, None, None), stream
     for mark in (m for m in MARKS if m <= frames):
         begin = time.perf_counter()
@@ -89,14 +89,14 @@ def first_token(vlm: StreamingVLM, frames: int) -> dict[str, Any]:
     return {"budget": 3072, "rows": rows, "frames_per_second": round(seen / spent, 1)}
 
 
-def filled(vlm: StreamingVLM, policy: str) -> Recall:
+def filled(vlm: StreamingVLM, policy: str) -> QASession:
     """A memory of 12,000 tokens that is full."""
-    stream = vlm.recall(memory=MemoryConfig(policy=policy), max_new_tokens=32)
+    stream = vlm.qa_session(memory=MemoryConfig(policy=policy), max_new_tokens=32)
     feed(stream, 2 * CLIP, LARGE)
     return stream
 
 
-def retrieval(stream: Recall) -> dict[str, Any]:
+def retrieval(stream: QASession) -> dict[str, Any]:
     question = recalling._padded(stream.dialogue.turn(QUESTION, None, None))
     key = jax.random.key_data(jax.random.key(0, impl="threefry2x32"))[None]
     policies: dict[str, Policy] = {"forty_per_cent": "vsb+par", "everything": "vsb"}  # the latter reads the memory where it is
@@ -115,7 +115,7 @@ def retrieval(stream: Recall) -> dict[str, Any]:
     return found
 
 
-def compression(streams: Mapping[str, Recall]) -> dict[str, Any]:
+def compression(streams: Mapping[str, QASession]) -> dict[str, Any]:
     """A clip into full memories, read aside so that they stay."""
     works = {}
     for name, stream in streams.items():

@@ -55,8 +55,8 @@ def _backward(case: shapes.Case) -> bool:
 
 
 def _cache(attend: Attend, options: dict[str, Any], *arrays: jax.Array) -> jax.Array:
-    query, keys, values, query_order, slot_order = arrays
-    mask = masking.pairs(query_order, slot_order, options.get("sink"), options.get("window"))[:, None]
+    query, keys, values, query_index, kv_index = arrays
+    mask = masking.pairs(query_index, kv_index, options.get("sink"), options.get("window"))[:, None]
     return attend(query, keys.swapaxes(1, 2), values.swapaxes(1, 2), mask=mask, scale=query.shape[-1] ** -0.5)
 
 

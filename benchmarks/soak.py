@@ -20,9 +20,9 @@ import av
 import jax
 import numpy as np
 
-from svlm_jax import cli
 from svlm_jax.checkpoint.random import write_random_checkpoint
-from svlm_jax.machine import describe
+from svlm_jax.cli.main import main as cli
+from svlm_jax.host.machine import describe
 from svlm_jax.streaming.session import Session
 
 FPS, WIDTH, HEIGHT = 5, 168, 112

@@ -34,11 +34,12 @@ from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.checkpoint.random import write_random_checkpoint
-from svlm_jax.machine import describe
-from svlm_jax.streaming import step as compiled
-from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.sampling import Sampling
-from svlm_jax.streaming.session import Session, StreamingVLM
+from svlm_jax.engine import commentate as compiled
+from svlm_jax.engine.sampling import Sampling
+from svlm_jax.host.machine import describe
+from svlm_jax.streaming.session import Session
+from svlm_jax.streaming.vlm import StreamingVLM
+from svlm_jax.video.chunk import Chunk
 
 HEIGHT, WIDTH, TOKENS = 224, 392, 20
 WINDOW = WindowConfig(vision=16, text=16, sink=32, tail=32)

@@ -19,7 +19,7 @@ import matplotlib.figure
 import numpy as np
 
 from svlm_jax.cache import vsb
-from svlm_jax.machine import describe
+from svlm_jax.host.machine import describe
 
 BUDGET, SHORT, FRAME, CLIP, FPS = 12_000, 392, 196, 32, 0.5
 BINS = 24

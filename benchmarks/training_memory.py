@@ -21,7 +21,7 @@ import rich.console
 import rich.table
 
 if TYPE_CHECKING:
-    from svlm_jax.config import ModelConfig
+    from svlm_jax.models.config import ModelConfig
     from svlm_jax.train.config import TrainConfig
 
 GB = 1e9
@@ -34,7 +34,8 @@ def measure(config: "TrainConfig", model: "ModelConfig", devices: int) -> list[d
     """A row for each number of tokens that buckets have: bytes on each device, and seconds to compile."""
     import jax
 
-    from svlm_jax.train import memory, run, sharding
+    from svlm_jax import sharding
+    from svlm_jax.train import memory, run
     from svlm_jax.train.optimizer import make_optimizer
     from svlm_jax.train.step import Step
 
@@ -66,7 +67,7 @@ def show(results: dict[str, dict[str, Any]]) -> None:
 
 def record(path: pathlib.Path, model: str, result: dict[str, Any]) -> None:
     """Adds a model to a file of results, or replaces what that says about it."""
-    from svlm_jax.machine import describe
+    from svlm_jax.host.machine import describe
 
     models = json.loads(path.read_text())["bytes_on_each_device"] if path.exists() else {}
     models[model] = {"command": " ".join(["python -m benchmarks.training_memory", *sys.argv[1:]]), **result}

@@ -6,9 +6,10 @@ python -c "from svlm_jax.synthetic.facts_tokenizer import write_facts_tokenizer 
 
 from collections.abc import Mapping
 
-from svlm_jax.config import ModelConfig, TextConfig, VisionConfig
 from svlm_jax.data.chunks import Bucket, ChunkSettings
 from svlm_jax.data.pipeline import PipelineSettings
+from svlm_jax.models.config import ModelConfig, TextConfig, VisionConfig
+from svlm_jax.sharding import MeshConfig
 from svlm_jax.synthetic.facts import EVERY
 from svlm_jax.synthetic.facts_render import SIDE
 from svlm_jax.synthetic.facts_samples import FactSettings
@@ -18,7 +19,6 @@ from svlm_jax.train.config import DataConfig, FactSet, ModelSource, TrainConfig
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.loop import LoopConfig
 from svlm_jax.train.optimizer import OptimizerConfig
-from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition
 
 # Temporal grids of a clip, of 4 s each: alone, among a few, and among many. How long its dialogue gets, and its weight.

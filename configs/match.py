@@ -3,9 +3,10 @@
 Needs its tokenizer: python -c "from svlm_jax.synthetic.tokenizer import write_tokenizer as w; w('runs/match-tokenizer')"
 """
 
-from svlm_jax.config import ModelConfig, TextConfig, VisionConfig
 from svlm_jax.data.chunks import Bucket, ChunkSettings
 from svlm_jax.data.pipeline import PipelineSettings
+from svlm_jax.models.config import ModelConfig, TextConfig, VisionConfig
+from svlm_jax.sharding import MeshConfig
 from svlm_jax.synthetic.samples import MatchSettings
 from svlm_jax.synthetic.tokenizer import VOCAB_SIZE, token_id
 from svlm_jax.synthetic.world import HEIGHT, WIDTH
@@ -13,7 +14,6 @@ from svlm_jax.train.config import DataConfig, MatchSet, ModelSource, TrainConfig
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.loop import LoopConfig
 from svlm_jax.train.optimizer import OptimizerConfig
-from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition
 
 SIZE = (HEIGHT, WIDTH)

@@ -10,9 +10,9 @@ import os
 
 from configs.shapes import buckets
 from svlm_jax.data.pipeline import PipelineSettings
+from svlm_jax.sharding import MeshConfig
 from svlm_jax.train.config import AnnotationSet, DataConfig, ModelSource, TrainConfig
 from svlm_jax.train.loop import LoopConfig
-from svlm_jax.train.sharding import MeshConfig
 
 BUCKETS = buckets(24)
 

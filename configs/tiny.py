@@ -6,15 +6,15 @@ Needs a tokenizer: svlm_jax.checkpoint.random.write_random_checkpoint("runs/tiny
 import dataclasses
 
 from svlm_jax.checkpoint.random import random_config
-from svlm_jax.config import ModelConfig
 from svlm_jax.data.chunks import Bucket, ChunkSettings
 from svlm_jax.data.pipeline import PipelineSettings
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.sharding import MeshConfig
 from svlm_jax.synthetic.samples import MatchSettings
 from svlm_jax.train.config import DataConfig, MatchSet, ModelSource, TrainConfig
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.loop import LoopConfig
 from svlm_jax.train.optimizer import OptimizerConfig
-from svlm_jax.train.sharding import MeshConfig
 
 SIZE = (56, 56)
 BUCKETS = (Bucket(640, 4, SIZE),)

@@ -8,7 +8,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 import svlm_jax
-from svlm_jax.drawing import cache_column, draw_cache, draw_second
+from svlm_jax.output.cache_figure import cache_column, draw_cache, draw_second
 
 SOURCE, SIZE, SHOWN = "synthetic:match?seed=2026&minutes=1.2", (336, 448), 6
 

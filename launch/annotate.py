@@ -78,7 +78,7 @@ def _rule(arguments: argparse.Namespace) -> "Overlapped | Annealing":
 
 def _curator(arguments: argparse.Namespace) -> "Curator | None":
     from svlm_jax.data.curate import Curator
-    from svlm_jax.endpoint import Endpoint
+    from svlm_jax.host.chat_client import Endpoint
 
     if not arguments.endpoint:
         if arguments.model or arguments.live_share is not None:

@@ -20,8 +20,8 @@ from rich.console import Console
 
 from svlm_jax.checkpoint.convert import convert
 from svlm_jax.errors import CheckpointError, SvlmError
-from svlm_jax.machine import describe
-from svlm_jax.streaming.session import StreamingVLM
+from svlm_jax.host.machine import describe
+from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic.evaluate import evaluate_match
 from svlm_jax.synthetic.evaluate_facts import evaluate_facts
 from svlm_jax.synthetic.facts_tokenizer import write_facts_tokenizer

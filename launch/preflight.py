@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
-    from svlm_jax.train import sharding
+    from svlm_jax import sharding
     from svlm_jax.train.config import load_config
 
     config = load_config(arguments.config, arguments.changes)

@@ -17,19 +17,19 @@ def check(sink: int | None, window: int | None) -> None:
         raise ValueError(f"sink is {sink} and window is {window}: expected sink >= 0 and window >= 1.")
 
 
-def visible(query_order: jax.Array, key_order: jax.Array, sink: int | None, window: int | None) -> jax.Array:
+def visible(query_index: jax.Array, key_order: jax.Array, sink: int | None, window: int | None) -> jax.Array:
     """True where order q sees order k: 0 <= k <= q and, with a window, k < sink or q - k < window. The orders broadcast."""
-    seen = (key_order >= 0) & (key_order <= query_order)
+    seen = (key_order >= 0) & (key_order <= query_index)
     if window is not None:
-        seen &= (key_order < (sink or 0)) | (query_order - key_order < window)
+        seen &= (key_order < (sink or 0)) | (query_index - key_order < window)
     return seen
 
 
 def pairs(
-    query_order: Int[Array, "B T"], slot_order: Int[Array, "B C"], sink: int | None, window: int | None
+    query_index: Int[Array, "B T"], kv_index: Int[Array, "B C"], sink: int | None, window: int | None
 ) -> Bool[Array, "B T C"]:
     """`visible` for every query and slot."""
-    return visible(query_order[:, :, None], slot_order[:, None, :], sink, window)
+    return visible(query_index[:, :, None], kv_index[:, None, :], sink, window)
 
 
 def turned(keys: Float[Array, "B K C H"], rope: Rope | None) -> Float[Array, "B K C H"]:

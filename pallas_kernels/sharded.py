@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 # Which dimension of each array is streams (b) or heads (h), query heads and key heads alike; the outputs last.
 _LAYOUTS = {
     "cache_attention": {
-        "query": "b.h.", "keys": "bh..", "values": "bh..", "query_order": "b.", "slot_order": "b.", "rope": "b..",
+        "query": "b.h.", "keys": "bh..", "values": "bh..", "query_index": "b.", "kv_index": "b.", "rope": "b..",
         "out": "b.h.", "out_lse": "bh.",
     },
     "flash_attention": {
@@ -22,7 +22,7 @@ _LAYOUTS = {
         "out": "b.h.", "out_lse": "bh.",
     },
     "pooled_scores": {
-        "query": "b.h.", "keys": "bh..", "query_order": "b.", "slot_order": "b.", "rope": "b..", "lse": "bh.",
+        "query": "b.h.", "keys": "bh..", "query_index": "b.", "kv_index": "b.", "rope": "b..", "lse": "bh.",
         "out": "bh.",
     },
 }  # fmt: skip

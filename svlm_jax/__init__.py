@@ -13,42 +13,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from svlm_jax.cache.memory_config import MemoryConfig as MemoryConfig
     from svlm_jax.cache.window import WindowConfig as WindowConfig
-    from svlm_jax.config import ModelConfig as ModelConfig
-    from svlm_jax.config_memory import MemoryConfig as MemoryConfig
+    from svlm_jax.engine.commentate import StepConfig as StepConfig
+    from svlm_jax.engine.commentate import step as step
+    from svlm_jax.engine.sampling import Sampling as Sampling
     from svlm_jax.errors import SvlmError as SvlmError
+    from svlm_jax.models.config import ModelConfig as ModelConfig
+    from svlm_jax.prompt.qa import Answer as Answer
     from svlm_jax.streaming.caption import Caption as Caption
     from svlm_jax.streaming.caption import Timing as Timing
-    from svlm_jax.streaming.dialogue import Answer as Answer
-    from svlm_jax.streaming.recall import Recall as Recall
-    from svlm_jax.streaming.recall import RecallSettings as RecallSettings
-    from svlm_jax.streaming.sampling import Sampling as Sampling
+    from svlm_jax.streaming.qa_session import QASession as QASession
+    from svlm_jax.streaming.qa_session import QASettings as QASettings
     from svlm_jax.streaming.session import Session as Session
-    from svlm_jax.streaming.session import StreamingVLM as StreamingVLM
-    from svlm_jax.streaming.session import StreamSettings as StreamSettings
-    from svlm_jax.streaming.sources import FrameSource as FrameSource
-    from svlm_jax.streaming.sources import open_source as open_source
-    from svlm_jax.streaming.step import StepConfig as StepConfig
-    from svlm_jax.streaming.step import step as step
+    from svlm_jax.streaming.settings import StreamSettings as StreamSettings
+    from svlm_jax.streaming.vlm import StreamingVLM as StreamingVLM
+    from svlm_jax.video.source import FrameSource as FrameSource
+    from svlm_jax.video.source import open_source as open_source
 
 _HOME = {
-    "Answer": "streaming.dialogue",
+    "Answer": "prompt.qa",
     "Caption": "streaming.caption",
-    "FrameSource": "streaming.sources",
-    "MemoryConfig": "config_memory",
-    "ModelConfig": "config",
-    "Recall": "streaming.recall",
-    "RecallSettings": "streaming.recall",
-    "Sampling": "streaming.sampling",
+    "FrameSource": "video.source",
+    "MemoryConfig": "cache.memory_config",
+    "ModelConfig": "models.config",
+    "QASession": "streaming.qa_session",
+    "QASettings": "streaming.qa_session",
+    "Sampling": "engine.sampling",
     "Session": "streaming.session",
-    "StepConfig": "streaming.step",
-    "StreamSettings": "streaming.session",
-    "StreamingVLM": "streaming.session",
+    "StepConfig": "engine.commentate",
+    "StreamSettings": "streaming.settings",
+    "StreamingVLM": "streaming.vlm",
     "SvlmError": "errors",
     "Timing": "streaming.caption",
     "WindowConfig": "cache.window",
-    "open_source": "streaming.sources",
-    "step": "streaming.step",
+    "open_source": "video.source",
+    "step": "engine.commentate",
 }
 __all__ = list(_HOME)
 

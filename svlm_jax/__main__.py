@@ -2,6 +2,6 @@
 
 import sys
 
-from svlm_jax.cli import main
+from svlm_jax.cli.main import main
 
 sys.exit(main())

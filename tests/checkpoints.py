@@ -12,7 +12,7 @@ from configs import facts as facts_config
 from configs.match import architecture
 from svlm_jax.checkpoint.export import export
 from svlm_jax.checkpoint.random import _noise, write_random_checkpoint
-from svlm_jax.config import Family
+from svlm_jax.models.config import Family
 from svlm_jax.synthetic.facts_tokenizer import write_facts_tokenizer
 from svlm_jax.synthetic.tokenizer import write_tokenizer
 

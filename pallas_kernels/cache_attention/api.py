@@ -17,8 +17,8 @@ def cache_attention(
     query: Float[Array, "B T N H"],
     keys: Float[Array, "B K C H"],
     values: Float[Array, "B K C H"],
-    query_order: Int[Array, "B T"],
-    slot_order: Int[Array, "B C"],
+    query_index: Int[Array, "B T"],
+    kv_index: Int[Array, "B C"],
     *,
     scale: float,
     sink: int | None = None,
@@ -29,8 +29,8 @@ def cache_attention(
 ) -> Any:  # Output, or (Output, LogSumExp) with return_lse
     """softmax(scale · query · keysᵀ) · values over the slots that each query may see, in the query's dtype.
 
-    Query t sees slot c when 0 <= slot_order[c] <= query_order[t] and, given a `window` (StreamingLLM, Xiao et al. 2024),
-    slot_order[c] < sink or query_order[t] - slot_order[c] < window. A query that sees nothing (order -1: padding) gets 0.
+    Query t sees slot c when 0 <= kv_index[c] <= query_index[t] and, given a `window` (StreamingLLM, Xiao et al. 2024),
+    kv_index[c] < sink or query_index[t] - kv_index[c] < window. A query that sees nothing (order -1: padding) gets 0.
     Query heads n·G to n·G + G - 1 share key/value head n, G = N / K. Scores and softmax are float32.
 
     rope: float32 cosines and sines (B, C, H / 2) that turn un-rotated keys as they are read. return_lse: also return the
@@ -38,7 +38,7 @@ def cache_attention(
     """
     masking.check(sink, window)
     options = {"scale": scale, "sink": sink, "window": window, "return_lse": return_lse}
-    return call("cache_attention", implementation, (query, keys, values, query_order, slot_order, rope), options)
+    return call("cache_attention", implementation, (query, keys, values, query_index, kv_index, rope), options)
 
 
 def merge(out_a: Output, lse_a: LogSumExp, out_b: Output, lse_b: LogSumExp) -> tuple[Output, LogSumExp]:

@@ -16,8 +16,8 @@ def unsupported(
     query: jax.Array,
     keys: jax.Array,
     values: jax.Array,
-    query_order: jax.Array,
-    slot_order: jax.Array,
+    query_index: jax.Array,
+    kv_index: jax.Array,
     rope: tuple[jax.Array, jax.Array] | None,
     **options: Any,
 ) -> str | None:
@@ -29,8 +29,8 @@ def cache_attention(
     query: jax.Array,
     keys: jax.Array,
     values: jax.Array,
-    query_order: jax.Array,
-    slot_order: jax.Array,
+    query_index: jax.Array,
+    kv_index: jax.Array,
     rope: tuple[jax.Array, jax.Array] | None = None,
     *,
     scale: float,
@@ -45,17 +45,17 @@ def cache_attention(
     tiles = forward.choose(real, keys.shape[2], query.shape[0] * heads, rotates=rope is not None)
     slots = max(layout.up(keys.shape[2], 8), tiles.keys)
     keys, values = layout.pad(keys, 2, slots), layout.pad(values, 2, slots)
-    slot_order = layout.pad(slot_order, 1, slots, value=-1)
+    kv_index = layout.pad(kv_index, 1, slots, value=-1)
     turn = None if rope is None else (layout.pad(rope[0], 1, slots), layout.pad(rope[1], 1, slots))
 
     # Rows of filling repeat the last row's order, so that they do not make a block need a mask.
     total = layout.up(real, tiles.rows)
-    order = query_order.repeat(real // tokens, axis=1)
+    order = query_index.repeat(real // tokens, axis=1)
     order = layout.pad(order, 1, total, mode="edge")
     rows = forward.Rows(layout.pad(layout.fold(query, heads), 2, total), order, order)
 
     mask = blocks.Mask(sink=sink, window=window)
-    cols = blocks.columns(slot_order, slot_order, tiles.keys)
+    cols = blocks.columns(kv_index, kv_index, tiles.keys)
     visits = blocks.lists(mask, order, order, cols, tiles.rows)
     out, lse = forward.attend(
         rows,

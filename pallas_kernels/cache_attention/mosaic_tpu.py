@@ -27,8 +27,8 @@ def cache_attention(
     query: Float[Array, "B T N H"],
     keys: Float[Array, "B K C H"],
     values: Float[Array, "B K C H"],
-    query_order: Int[Array, "B T"],
-    slot_order: Int[Array, "B C"],
+    query_index: Int[Array, "B T"],
+    kv_index: Int[Array, "B C"],
     rope: Rope | None = None,
     *,
     scale: float,
@@ -42,9 +42,9 @@ def cache_attention(
     group = heads // groups
     # Row t · G + g, so that a block of rows covers few tokens: their orders are close, and dead blocks of keys many.
     rows = query.reshape(batch, tokens, groups, group, dim).swapaxes(1, 2).reshape(batch, groups, -1, dim)
-    order = jnp.repeat(query_order, group, axis=1)
+    order = jnp.repeat(query_index, group, axis=1)
     out, lse = attend(
-        rows, keys, values, order, slot_order, None, rope, scale=scale, sink=sink, window=window, interpret=interpret
+        rows, keys, values, order, kv_index, None, rope, scale=scale, sink=sink, window=window, interpret=interpret
     )
     out = out.reshape(batch, groups, tokens, group, dim).swapaxes(1, 2).reshape(query.shape)
     lse = lse.reshape(batch, groups, tokens, group).swapaxes(2, 3).reshape(batch, heads, tokens)

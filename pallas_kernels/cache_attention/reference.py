@@ -9,8 +9,8 @@ def cache_attention(
     query: Float[Array, "B T N H"],
     keys: Float[Array, "B K C H"],
     values: Float[Array, "B K C H"],
-    query_order: Int[Array, "B T"],
-    slot_order: Int[Array, "B C"],
+    query_index: Int[Array, "B T"],
+    kv_index: Int[Array, "B C"],
     rope: tuple[Float[Array, "B C half"], Float[Array, "B C half"]] | None = None,
     *,
     scale: float,
@@ -28,7 +28,7 @@ def cache_attention(
     values = jnp.repeat(values.astype(jnp.float32), group, axis=1)
     score = scale * jnp.einsum("btnh,bnch->bntc", query.astype(jnp.float32), keys, precision="highest")
 
-    q, k = query_order[:, None, :, None], slot_order[:, None, None, :]
+    q, k = query_index[:, None, :, None], kv_index[:, None, None, :]
     visible = (k >= 0) & (k <= q)
     if window is not None:
         visible &= (k < (sink or 0)) | (q - k < window)

@@ -21,12 +21,12 @@ def sample(key: jax.Array, *, batch: int, tokens: int, slots: int, rope: bool = 
     keys = jax.random.split(key, 5)
     query = jax.random.normal(keys[0], (batch, tokens, N, H), jnp.bfloat16)
     cache, values = (jax.random.normal(k, (batch, K, slots, H), jnp.bfloat16) for k in keys[1:3])
-    slot_order = jnp.broadcast_to(jax.random.permutation(keys[3], slots), (batch, slots)).astype(jnp.int32)
-    query_order = jnp.broadcast_to(jnp.arange(slots - tokens, slots), (batch, tokens)).astype(jnp.int32)
+    kv_index = jnp.broadcast_to(jax.random.permutation(keys[3], slots), (batch, slots)).astype(jnp.int32)
+    query_index = jnp.broadcast_to(jnp.arange(slots - tokens, slots), (batch, tokens)).astype(jnp.int32)
     if not rope:
-        return query, cache, values, query_order, slot_order
+        return query, cache, values, query_index, kv_index
     angles = jax.random.uniform(keys[4], (batch, slots, H // 2), maxval=100.0)
-    return query, cache, values, query_order, slot_order, jnp.cos(angles), jnp.sin(angles)
+    return query, cache, values, query_index, kv_index, jnp.cos(angles), jnp.sin(angles)
 
 
 def attend(implementation: Any, *arrays: jax.Array, **options: Any) -> Any:

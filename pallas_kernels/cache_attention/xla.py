@@ -19,8 +19,8 @@ def cache_attention(
     query: Float[Array, "B T N H"],
     keys: Float[Array, "B K C H"],
     values: Float[Array, "B K C H"],
-    query_order: Int[Array, "B T"],
-    slot_order: Int[Array, "B C"],
+    query_index: Int[Array, "B T"],
+    kv_index: Int[Array, "B C"],
     rope: Rope | None = None,
     *,
     scale: float,
@@ -31,16 +31,16 @@ def cache_attention(
     batch, tokens, heads, _ = query.shape
     keys = turned(keys, rope)
 
-    def attend(query: jax.Array, query_order: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return _attend(query, keys, values, pairs(query_order, slot_order, sink, window), scale)
+    def attend(query: jax.Array, query_index: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _attend(query, keys, values, pairs(query_index, kv_index, sink, window), scale)
 
     if tokens <= BLOCK or batch * tokens * heads * keys.shape[2] <= DENSE_SCORES:
-        out, lse = attend(query, query_order)
+        out, lse = attend(query, query_index)
         return (out, lse) if return_lse else out
     blocks = -(-tokens // BLOCK)
     padding = blocks * BLOCK - tokens
     cut_query = jnp.pad(query, ((0, 0), (0, padding), (0, 0), (0, 0))).reshape(batch, blocks, BLOCK, heads, -1)
-    cut_order = jnp.pad(query_order, ((0, 0), (0, padding)), constant_values=-1).reshape(batch, blocks, BLOCK)
+    cut_order = jnp.pad(query_index, ((0, 0), (0, padding)), constant_values=-1).reshape(batch, blocks, BLOCK)
     out, lse = lax.map(lambda block: attend(*block), (cut_query.swapaxes(0, 1), cut_order.swapaxes(0, 1)))
     out = out.swapaxes(0, 1).reshape(batch, blocks * BLOCK, heads, -1)[:, :tokens]
     lse = lse.transpose(1, 2, 0, 3).reshape(batch, heads, -1)[:, :, :tokens]

@@ -9,8 +9,8 @@ from pallas_kernels.masking import Rope
 def pooled_scores(
     query: Float[Array, "B R N H"],
     keys: Float[Array, "B K C H"],
-    query_order: Int[Array, "B R"],
-    slot_order: Int[Array, "B C"],
+    query_index: Int[Array, "B R"],
+    kv_index: Int[Array, "B C"],
     *,
     scale: float,
     rope: Rope | None = None,
@@ -25,4 +25,4 @@ def pooled_scores(
 
     rope: as in `cache_attention`. lse: the log-sum-exp that `cache_attention` returned for these queries; saves a pass.
     """
-    return call("pooled_scores", implementation, (query, keys, query_order, slot_order, rope, lse), {"scale": scale})
+    return call("pooled_scores", implementation, (query, keys, query_index, kv_index, rope, lse), {"scale": scale})

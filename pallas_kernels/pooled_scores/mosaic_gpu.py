@@ -48,8 +48,8 @@ def unsupported(query: jax.Array, keys: jax.Array, *rest: Any, **options: Any) -
 def pooled_scores(
     query: jax.Array,
     keys: jax.Array,
-    query_order: jax.Array,
-    slot_order: jax.Array,
+    query_index: jax.Array,
+    kv_index: jax.Array,
     rope: tuple[jax.Array, jax.Array] | None = None,
     lse: jax.Array | None = None,
     *,
@@ -62,22 +62,22 @@ def pooled_scores(
     keys = masking.turned(keys, rope)
     if lse is None:
         _, lse = cache.cache_attention(
-            query, keys, keys, query_order, slot_order, scale=scale, return_lse=True, interpret=interpret
+            query, keys, keys, query_index, kv_index, scale=scale, return_lse=True, interpret=interpret
         )  # fmt: skip
     size = max(layout.up(slots, 8), OWN)
-    keys, slot_order = layout.pad(keys, 2, size), layout.pad(slot_order, 1, size, value=blocks.PADDING)
+    keys, kv_index = layout.pad(keys, 2, size), layout.pad(kv_index, 1, size, value=blocks.PADDING)
     total = layout.up(count * group, WALK)
     rows = layout.pad(layout.fold(query, heads), 2, total)
-    order = layout.pad(query_order.repeat(group, axis=1), 1, total, value=blocks.PADDING)
+    order = layout.pad(query_index.repeat(group, axis=1), 1, total, value=blocks.PADDING)
     row_lse = layout.pad(layout.fold_scalars(lse, heads) * LOG2E, 2, total)
-    cols = blocks.columns(slot_order, slot_order, OWN)
+    cols = blocks.columns(kv_index, kv_index, OWN)
     visits = blocks.transposed(MASK, order, order, cols, WALK)
     parts = _sums(rows, keys, row_lse, order, cols, visits, scale=scale, machine=Machine(interpret))
 
     # The last block begins early when the blocks do not divide the slots; what it repeats is zero there and left out.
     repeated = parts.shape[2] * OWN - size
     sums = jnp.concatenate([parts[:, :, :-1].reshape(batch, heads, -1), parts[:, :, -1, repeated:]], axis=-1)
-    asking = jnp.maximum((query_order >= 0).sum(-1), 1)
+    asking = jnp.maximum((query_index >= 0).sum(-1), 1)
     return sums[:, :, :slots] / (group * asking)[:, None, None]
 
 

@@ -29,8 +29,8 @@ __all__ = ["pooled_scores", "unsupported"]
 def pooled_scores(
     query: Float[Array, "B R N H"],
     keys: Float[Array, "B K C H"],
-    query_order: Int[Array, "B R"],
-    slot_order: Int[Array, "B C"],
+    query_index: Int[Array, "B R"],
+    kv_index: Int[Array, "B C"],
     rope: Rope | None = None,
     lse: Float[Array, "B N R"] | None = None,
     *,
@@ -41,13 +41,13 @@ def pooled_scores(
     groups, slots = keys.shape[1:3]
     group = heads // groups
     rows = query.transpose(0, 2, 1, 3).reshape(batch, groups, group * tokens, dim)
-    order = jnp.tile(query_order, (1, group))
+    order = jnp.tile(query_index, (1, group))
     if lse is None:
-        _, known = attend(rows, keys, keys, order, slot_order, None, rope, scale=scale, interpret=interpret)
+        _, known = attend(rows, keys, keys, order, kv_index, None, rope, scale=scale, interpret=interpret)
     else:
         known = lse.reshape(batch, groups, group * tokens)
-    total = _sums(rows, keys, order, slot_order, known, rope, scale=scale, interpret=interpret)
-    real = jnp.maximum((query_order >= 0).sum(-1), 1)  # queries
+    total = _sums(rows, keys, order, kv_index, known, rope, scale=scale, interpret=interpret)
+    real = jnp.maximum((query_index >= 0).sum(-1), 1)  # queries
     return total[:, :, :slots] / (real * group)[:, None, None]
 
 
@@ -56,7 +56,7 @@ def _sums(
     rows: Float[Array, "B K R H"],
     keys: Float[Array, "B K C H"],
     row_order: Int[Array, "B R"],
-    slot_order: Int[Array, "B C"],
+    kv_index: Int[Array, "B C"],
     lse: Float[Array, "B K R"],
     rope: Rope | None,
     *,
@@ -70,7 +70,7 @@ def _sums(
     padded, width = round_up(count, block_rows), round_up(slots, block_keys)
     rows = jnp.pad(rows, ((0, 0), (0, 0), (0, padded - count), (0, 0)))
     lse = jnp.pad(lse, ((0, 0), (0, 0), (0, padded - count)))[:, :, None]
-    row_order, slot_order = pad_tokens(row_order, padded)[:, None], pad_tokens(slot_order, width)[:, None]
+    row_order, kv_index = pad_tokens(row_order, padded)[:, None], pad_tokens(kv_index, width)[:, None]
     angle = pl.BlockSpec((1, block_keys, dim // 2), lambda b, k, s, i: (b, s, 0))
     return pl.pallas_call(
         functools.partial(_kernel, scale=scale),
@@ -88,14 +88,14 @@ def _sums(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "parallel", "arbitrary")),
         interpret=interpret,
         name="pooled_scores",
-    )(rows, keys, lse, row_order, slot_order, () if rope is None else rope)[:, :, 0]
+    )(rows, keys, lse, row_order, kv_index, () if rope is None else rope)[:, :, 0]
 
 
-def _kernel(q: Any, k: Any, lse: Any, row_order: Any, slot_order: Any, rope: Any, out: Any, *, scale: float) -> None:
+def _kernel(q: Any, k: Any, lse: Any, row_order: Any, kv_index: Any, rope: Any, out: Any, *, scale: float) -> None:
     @pl.when(pl.program_id(3) == 0)
     def _() -> None:
         out[...] = jnp.zeros_like(out)
 
     score = scale * dot(q[0, 0], turned(k[0, 0], rope), 1, 1)
-    weight = jnp.where(visible_block([(row_order, slot_order)], None, None), jnp.exp(score - lse[0, 0].T), 0)
+    weight = jnp.where(visible_block([(row_order, kv_index)], None, None), jnp.exp(score - lse[0, 0].T), 0)
     out[0, 0] += weight.sum(0, keepdims=True)

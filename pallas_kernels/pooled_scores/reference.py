@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Int
 def pooled_scores(
     query: Float[Array, "B R N H"],
     keys: Float[Array, "B K C H"],
-    query_order: Int[Array, "B R"],
-    slot_order: Int[Array, "B C"],
+    query_index: Int[Array, "B R"],
+    kv_index: Int[Array, "B C"],
     rope: tuple[Float[Array, "B C half"], Float[Array, "B C half"]] | None = None,
     lse: Float[Array, "B N R"] | None = None,
     *,
@@ -24,8 +24,8 @@ def pooled_scores(
     batch, groups, slots, _ = keys.shape
     keys = jnp.repeat(keys.astype(jnp.float32), query.shape[2] // groups, axis=1)
     score = scale * jnp.einsum("brnh,bnch->bnrc", query.astype(jnp.float32), keys, precision="highest")
-    q, k = query_order[:, None, :, None], slot_order[:, None, None, :]
+    q, k = query_index[:, None, :, None], kv_index[:, None, None, :]
     visible = (k >= 0) & (k <= q)
     weight = jnp.where(visible, jax.nn.softmax(jnp.where(visible, score, -1e30), axis=-1), 0)
-    real = jnp.maximum((query_order >= 0).sum(-1), 1)  # queries
+    real = jnp.maximum((query_index >= 0).sum(-1), 1)  # queries
     return weight.sum(2).reshape(batch, groups, -1, slots).mean(2) / real[:, None, None]

@@ -14,9 +14,9 @@ N, K, H = cache.N, cache.K, cache.H
 
 
 def sample(key: jax.Array, *, tokens: int, slots: int, lse: bool) -> tuple[jax.Array, ...]:
-    query, keys, _, query_order, slot_order = cache.sample(key, batch=1, tokens=tokens, slots=slots)
+    query, keys, _, query_index, kv_index = cache.sample(key, batch=1, tokens=tokens, slots=slots)
     known = (jnp.full((1, N, tokens), jnp.log(slots), jnp.float32),) if lse else ()
-    return query, keys, query_order, slot_order, *known
+    return query, keys, query_index, kv_index, *known
 
 
 def pool(implementation: Any, *arrays: jax.Array) -> jax.Array:

@@ -13,8 +13,8 @@ BLOCK = 16  # queries a block: 28 heads x 16 queries x 13,440 slots of float32 a
 def pooled_scores(
     query: Float[Array, "B R N H"],
     keys: Float[Array, "B K C H"],
-    query_order: Int[Array, "B R"],
-    slot_order: Int[Array, "B C"],
+    query_index: Int[Array, "B R"],
+    kv_index: Int[Array, "B C"],
     rope: Rope | None = None,
     lse: Float[Array, "B N R"] | None = None,
     *,
@@ -28,7 +28,7 @@ def pooled_scores(
     padding = blocks * BLOCK - tokens
     rows = jnp.pad(query, ((0, 0), (0, padding), (0, 0), (0, 0)))
     rows = rows.reshape(batch, blocks, BLOCK, groups, heads // groups, dim).transpose(1, 0, 3, 4, 2, 5)
-    orders = jnp.pad(query_order, ((0, 0), (0, padding)), constant_values=-1).reshape(batch, blocks, BLOCK).swapaxes(0, 1)
+    orders = jnp.pad(query_index, ((0, 0), (0, padding)), constant_values=-1).reshape(batch, blocks, BLOCK).swapaxes(0, 1)
     known = None
     if lse is not None:
         known = jnp.pad(lse, ((0, 0), (0, 0), (0, padding))).reshape(batch, groups, heads // groups, blocks, BLOCK)
@@ -37,12 +37,12 @@ def pooled_scores(
     def add(total: jax.Array, block: tuple[jax.Array, jax.Array, jax.Array | None]) -> tuple[jax.Array, None]:
         query, order, lse = block
         score = scale * jnp.einsum("bkgrh,bkch->bkgrc", query, keys, precision=exact, preferred_element_type=jnp.float32)
-        visible = pairs(order, slot_order, None, None)[:, None, None]
+        visible = pairs(order, kv_index, None, None)[:, None, None]
         if lse is None:
             lse = jax.nn.logsumexp(jnp.where(visible, score, FAR), axis=-1)
         weight = jnp.where(visible, jnp.exp(jnp.where(visible, score - lse[..., None], 0)), 0)
         return total + weight.sum((2, 3)), None
 
     total, _ = lax.scan(add, jnp.zeros((batch, groups, slots), jnp.float32), (rows, orders, known))
-    real = jnp.maximum((query_order >= 0).sum(-1), 1)  # queries
+    real = jnp.maximum((query_index >= 0).sum(-1), 1)  # queries
     return total / (real * (heads // groups))[:, None, None]

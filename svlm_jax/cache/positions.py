@@ -5,7 +5,7 @@ Text moves a running counter by 1 on all three axes. A vision block that starts 
 `get_rope_index`; arXiv 2510.09608 section 2.1). τ is the number of positions between two temporal grids,
 `tokens_per_second · seconds_per_grid`; positions are float32 and not truncated, so they may be fractional.
 
-Every token carries what it adds (`advance`, `offset`), so positions follow from the logical order by one cumulative sum.
+Every token carries what it adds (`pos_step`, `pos_offset`), so positions follow from the logical order by one cumulative sum.
 Contiguous positions re-number what is kept; native positions are those of the time of writing and grow for ever.
 """
 
@@ -17,29 +17,29 @@ from svlm_jax.cache.ring import Slots, Tokens, Window
 
 
 def vision_block(grid: tuple[int, int, int], time_step: float) -> tuple[np.ndarray, np.ndarray]:
-    """What the patches of one clip add: offset (3, M) and advance (M,), float32, in raster order (t, h, w).
+    """What the patches of one clip add: pos_offset (3, M) and pos_step (M,), float32, in raster order (t, h, w).
 
     grid: temporal grids, rows and columns after merging. The whole span is charged to the last patch.
     """
     t, h, w = grid
     index = np.stack(np.meshgrid(np.arange(t), np.arange(h), np.arange(w), indexing="ij")).reshape(3, -1)
-    offset = (index * np.asarray([[time_step], [1.0], [1.0]])).astype(np.float32)
-    advance = np.zeros(t * h * w, np.float32)
-    advance[-1] = max(time_step * (t - 1), h - 1, w - 1) + 1
-    return offset, advance
+    pos_offset = (index * np.asarray([[time_step], [1.0], [1.0]])).astype(np.float32)
+    pos_step = np.zeros(t * h * w, np.float32)
+    pos_step[-1] = max(time_step * (t - 1), h - 1, w - 1) + 1
+    return pos_offset, pos_step
 
 
 def kept_positions(slots: Slots, window: Window, native_next: Array) -> tuple[Float[Array, "3 C"], Float[Array, ""]]:
     """Positions in force for kept slots (any value for free ones), and the next free position."""
     count = slots.order.shape[0]
     by_order = jnp.where(slots.order >= 0, slots.order, count)  # free slots: out of range, dropped
-    moves = jnp.zeros(count, jnp.float32).at[by_order].set(slots.advance, mode="drop")
+    moves = jnp.zeros(count, jnp.float32).at[by_order].set(slots.pos_step, mode="drop")
     start = (jnp.cumsum(moves) - moves)[slots.order]
-    position = jnp.where(window.native, slots.native, start + slots.offset)
+    position = jnp.where(window.native, slots.native, start + slots.pos_offset)
     return position, jnp.where(window.native, native_next, moves.sum())
 
 
 def new_positions(new: Tokens, begin: Array) -> tuple[Float[Array, "3 T"], Float[Array, ""]]:
     """Positions of new tokens when the counter stands at `begin`, and where it stands after them."""
-    moves = jnp.where(new.valid, new.advance, 0.0)
-    return begin + jnp.cumsum(moves) - moves + new.offset, begin + moves.sum()
+    moves = jnp.where(new.valid, new.pos_step, 0.0)
+    return begin + jnp.cumsum(moves) - moves + new.pos_offset, begin + moves.sum()

@@ -2,10 +2,10 @@
 
 A slot holds the keys and values of one token. Slot order means nothing; what a token is lives in small integer arrays:
 
-    token    its id                                   role     which part of the conversation it belongs to
-    round    the chunk it belongs to (-1: none)       order    place in the logical sequence, 0..n-1; -1 = free slot
-    offset   (t, h, w) position inside its vision     advance  how far it moves the position counter
-             block, zeros for text
+    token        its id                              role      which part of the conversation it belongs to
+    chunk_index  the chunk it belongs to, -1 = none  order     place in the logical sequence, 0..n-1; -1 = free slot
+    pos_offset   (t, h, w) position inside its       pos_step  how far it moves the position counter
+                 vision block, zeros for text
 
 Eviction, and "moving" old words into the previous text, rewrite role and order. Keys and values never move:
 
@@ -13,13 +13,13 @@ Eviction, and "moving" old words into the previous text, rewrite role and order.
     move      ASST_WORDS of the oldest reply -> PREV_WORDS, then renumber by (part, order)
     evict     order = -1: the slot is free; its K/V stay behind until another token is written over them
 
-Slots come in two pools. Patches of round r live in block r mod R of a ring of R clip blocks: writing a new clip over the
+Slots come in two pools. Patches of chunk r live in block r mod R of a ring of R clip blocks: writing a new clip over the
 oldest one *is* its eviction. Everything else takes slots from a free list, because sink words never leave and words of the
 tail outlive what was written after them:
 
     | block 0 | block 1 | ... | block R-1 | text slot | text slot | ...            C = R·M + text slots
 
-Functions here work on the metadata of one stream (no batch axis); `streaming/step.py` maps them over streams.
+Functions here work on the metadata of one stream (no batch axis); `engine/commentate.py` maps them over streams.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 
 class Role(enum.IntEnum):
-    """Parts of the conversation, in order of appearance. From USER_OPEN on, roles belong to a round."""
+    """Parts of the conversation, in order of appearance. From USER_OPEN on, roles belong to a chunk."""
 
     SYSTEM = 0
     PREV_OPEN = 1  # <|im_start|>previous text\n
@@ -75,10 +75,10 @@ class Slots:
 
     token: Int[Array, "C"]
     role: Int[Array, "C"]
-    round: Int[Array, "C"]
+    chunk_index: Int[Array, "C"]
     order: Int[Array, "C"]  # -1 = free
-    offset: Float[Array, "3 C"]
-    advance: Float[Array, "C"]
+    pos_offset: Float[Array, "3 C"]
+    pos_step: Float[Array, "C"]
     native: Float[Array, "3 C"]  # position when written; read only by native (ever-growing) positions
 
 
@@ -89,9 +89,9 @@ class Tokens:
 
     token: Int[Array, "T"]
     role: Int[Array, "T"]
-    round: Int[Array, "T"]  # -1 for parts that belong to no round
-    offset: Float[Array, "3 T"]
-    advance: Float[Array, "T"]
+    chunk_index: Int[Array, "T"]  # -1 for parts that belong to no chunk
+    pos_offset: Float[Array, "3 T"]
+    pos_step: Float[Array, "T"]
     patch: Int[Array, "T"]  # index of a patch within its clip, in raster order (t, h, w); 0 for text
     valid: Bool[Array, "T"]
 
@@ -109,7 +109,7 @@ class Window:
     sink: Int[Array, ""]  # words of the previous text kept at its front
     tail: Int[Array, ""]  # ... and at its end, counting <|im_end|>: tail - 1 words
     native: Bool[Array, ""]  # positions grow for ever instead of being renumbered
-    blind_cut: Int[
+    published_marker_cut: Int[
         Array, ""
     ]  # tokens cut from every reply's end, marker or not (as published); 0 = cut the marker if it is there
 
@@ -122,10 +122,10 @@ class StreamState:
     Attributes:
       keys, values: per layer (B, K, C, H); keys are un-rotated.
       slots, window: metadata and limits, with a leading batch axis.
-      clock: the round that comes next.
+      chunk_index: the chunk that comes next, counted from 0.
       last: the last sampled token; it has no K/V yet and gets them in the next second.
       native_next: the next native position.
-      key: PRNG key data; with the clock it determines every random choice.
+      key: PRNG key data; with `chunk_index` it determines every random choice.
       frames: (B, R, F, 3, height, width) uint8, the clips of the vision window; kept by the recompute baseline only.
     """
 
@@ -133,7 +133,7 @@ class StreamState:
     values: tuple[Array, ...]
     slots: Slots
     window: Window
-    clock: Int[Array, "B"]
+    chunk_index: Int[Array, "B"]
     last: Int[Array, "B"]
     native_next: Float[Array, "B"]
     key: UInt32[Array, "B 2"]
@@ -145,10 +145,10 @@ def empty_slots(count: int) -> Slots:
     return Slots(
         token=jnp.zeros(count, jnp.int32),
         role=jnp.zeros(count, jnp.int32),
-        round=jnp.full(count, -1, jnp.int32),
+        chunk_index=jnp.full(count, -1, jnp.int32),
         order=jnp.full(count, -1, jnp.int32),
-        offset=jnp.zeros((3, count), jnp.float32),
-        advance=jnp.zeros(count, jnp.float32),
+        pos_offset=jnp.zeros((3, count), jnp.float32),
+        pos_step=jnp.zeros(count, jnp.float32),
         native=jnp.zeros((3, count), jnp.float32),
     )
 
@@ -170,7 +170,7 @@ def allocate(
     text = new.valid & ~is_patch
     pool = jnp.nonzero(free, size=new.token.shape[0] + extra, fill_value=shape.text)[0].astype(jnp.int32) + patches
     slot = jnp.where(text, pool[jnp.cumsum(text) - 1], shape.slots)
-    slot = jnp.where(new.valid & is_patch, new.round % max(shape.blocks, 1) * shape.block + new.patch, slot)
+    slot = jnp.where(new.valid & is_patch, new.chunk_index % max(shape.blocks, 1) * shape.block + new.patch, slot)
     decode_slot = jax.lax.dynamic_slice(pool, (text.sum(),), (extra,))
     return slot, decode_slot, free.sum() - text.sum() - extra
 
@@ -188,10 +188,10 @@ def append(slots: Slots, slot: Int[Array, "T"], new: Tokens, position: Float[Arr
     return Slots(
         token=put(slots.token, new.token),
         role=put(slots.role, new.role),
-        round=put(slots.round, new.round),
+        chunk_index=put(slots.chunk_index, new.chunk_index),
         order=put(slots.order, order),
-        offset=put(slots.offset, new.offset),
-        advance=put(slots.advance, new.advance),
+        pos_offset=put(slots.pos_offset, new.pos_offset),
+        pos_step=put(slots.pos_step, new.pos_step),
         native=put(slots.native, position),
     ), order
 

@@ -1,8 +1,8 @@
 """StreamingVLM's rules: what leaves the cache, what moves, and how many slots that needs (arXiv 2510.09608 section 2.1).
 
-Before a second is read, in this order (V rounds of vision, T rounds of text in place, the current one included):
+Before a second is read, in this order (V chunks of vision, T chunks of text in place, the current one included):
 
-    1. reply of round i-T      its words join the previous text; opening, closing marker and closing go
+    1. reply of chunk i-T      its words join the previous text; opening, closing marker and closing go
     2. V > T: label of i-T     goes with its reply, vision stays behind
     3. V < T: vision of i-V    goes, label and closing stay behind
     4. user turn of i-max(V,T) goes whole, a query included
@@ -71,7 +71,7 @@ class WindowConfig:
         if self.memory == "hard-reset" and self.vision == 0:
             raise ConfigError("window vision=0 with memory=hard-reset: expected the seconds between two resets")
 
-    def rounds(self, chunk_seconds: float, duration: float | None) -> tuple[int, int]:
+    def chunk_counts(self, chunk_seconds: float, duration: float | None) -> tuple[int, int]:
         """(V, T) in chunks of `chunk_seconds`; a window that is never to close is as long as the stream."""
         if self.memory == "full":
             if duration is None:
@@ -86,9 +86,9 @@ class WindowConfig:
         """Whether the previous text is never cut."""
         return self.sink is None or self.memory in ("full", "hard-reset")
 
-    def limits(self, chunk_seconds: float, duration: float | None, *, blind_cut: int = 0) -> Window:
+    def limits(self, chunk_seconds: float, duration: float | None, *, published_marker_cut: int = 0) -> Window:
         """The window as the numbers that the compiled step reads, for one stream."""
-        vision, text = self.rounds(chunk_seconds, duration)
+        vision, text = self.chunk_counts(chunk_seconds, duration)
         sink, tail = (NEVER, 1) if self.uncut else (self.sink or 0, max(self.tail or 0, 1))
         return Window(
             vision=jnp.int32(vision),
@@ -96,7 +96,7 @@ class WindowConfig:
             sink=jnp.int32(sink),
             tail=jnp.int32(tail),
             native=jnp.bool_(self.positions == "native"),
-            blind_cut=jnp.int32(blind_cut),
+            published_marker_cut=jnp.int32(published_marker_cut),
         )
 
 
@@ -125,7 +125,7 @@ def slots_by_role(window: WindowConfig, lengths: Lengths, chunk_seconds: float, 
 
     Raises ConfigError when the window never closes and the stream has no known length.
     """
-    v, t = window.rounds(chunk_seconds, duration)
+    v, t = window.chunk_counts(chunk_seconds, duration)
     if not window.uncut:
         words = max(lengths.previous, (window.sink or 0) + max(window.tail or 0, 1) - 1)
     elif window.memory in ("full", "hard-reset"):
@@ -154,7 +154,7 @@ def slots_by_role(window: WindowConfig, lengths: Lengths, chunk_seconds: float, 
 
 def ring_shape(window: WindowConfig, lengths: Lengths, chunk_seconds: float, duration: float | None) -> RingShape:
     """The smallest ring that never overflows under this window."""
-    v, _ = window.rounds(chunk_seconds, duration)
+    v, _ = window.chunk_counts(chunk_seconds, duration)
     text = sum(n for role, n in slots_by_role(window, lengths, chunk_seconds, duration).items() if role != "vision")
     return RingShape(blocks=v, block=lengths.patches, text=text)
 
@@ -172,34 +172,34 @@ class TurnIds:
     stop: tuple[int, ...]
 
 
-def pending(window: Window, clock: Int[Array, ""], last: Int[Array, ""], turns: TurnIds) -> Tokens:
+def pending(window: Window, chunk_index: Int[Array, ""], last: Int[Array, ""], turns: TurnIds) -> Tokens:
     """The ids that close the last reply and have no K/V yet: [last sampled token], <|im_end|>, newline.
 
     They are computed at the head of the next second's prefill. A reply that ended by itself has <|im_end|> as its last
-    sampled token, so the first place stays empty; one that hit the cap gets <|im_end|> by hand. With one round of text the
+    sampled token, so the first place stays empty; one that hit the cap gets <|im_end|> by hand. With one chunk of text the
     whole reply has just been evicted and nothing is pending, not even the newline.
     """
-    alive = (clock > 0) & (window.text > 1)
+    alive = (chunk_index > 0) & (window.text > 1)
     capped = last != turns.im_end
     return Tokens(
         token=jnp.stack([last, jnp.int32(turns.im_end), jnp.int32(turns.newline)]),
         role=jnp.asarray([Role.ASST_WORDS, Role.ASST_CLOSE, Role.ASST_CLOSE], jnp.int32),
-        round=jnp.broadcast_to(clock - 1, 3),
-        offset=jnp.zeros((3, 3), jnp.float32),
-        advance=jnp.ones(3, jnp.float32),
+        chunk_index=jnp.broadcast_to(chunk_index - 1, 3),
+        pos_offset=jnp.zeros((3, 3), jnp.float32),
+        pos_step=jnp.ones(3, jnp.float32),
         patch=jnp.zeros(3, jnp.int32),
         valid=alive & jnp.stack([capped, jnp.bool_(True), jnp.bool_(True)]),
     )
 
 
-def evict(slots: Slots, window: Window, clock: Int[Array, ""], last: Int[Array, ""], turns: TurnIds) -> Slots:
-    """What leaves, and what moves, before round `clock` is read. Rewrites role, round and order; nothing else."""
-    role, rnd, order = slots.role, slots.round, slots.order
+def evict(slots: Slots, window: Window, chunk_index: Int[Array, ""], last: Int[Array, ""], turns: TurnIds) -> Slots:
+    """What leaves, and what moves, before chunk `chunk_index` is read. Rewrites role, chunk_index and order; nothing else."""
+    role, chunk, order = slots.role, slots.chunk_index, slots.order
     live = order >= 0
     v, t = window.vision, window.text
 
     # The oldest reply: its words (all but the closing marker) join the previous text, the rest of it goes.
-    reply = live & (role >= Role.ASST_OPEN) & (rnd == clock - t)
+    reply = live & (role >= Role.ASST_OPEN) & (chunk == chunk_index - t)
     words = reply & (role == Role.ASST_WORDS)
     unwritten = (t == 1) & (last != turns.im_end)  # one more word, sampled but without a slot
     n_words = words.sum() + unwritten
@@ -208,19 +208,19 @@ def evict(slots: Slots, window: Window, clock: Int[Array, ""], last: Int[Array, 
     gone = reply & ~moved
 
     user = live & (role >= Role.USER_OPEN) & (role <= Role.USER_CLOSE)
-    gone |= (v > t) & user & (role == Role.LABEL) & (rnd == clock - t)
-    gone |= (v < t) & user & ((role == Role.PATCH) | (role == Role.MARK)) & (rnd == clock - v)
-    gone |= user & (rnd == clock - jnp.maximum(v, t))
+    gone |= (v > t) & user & (role == Role.LABEL) & (chunk == chunk_index - t)
+    gone |= (v < t) & user & ((role == Role.PATCH) | (role == Role.MARK)) & (chunk == chunk_index - v)
+    gone |= user & (chunk == chunk_index - jnp.maximum(v, t))
 
     # The middle of the previous text, as it is after the move. The first prefill is never cut.
     old = live & (role == Role.PREV_WORDS)
     n_old, n_all = old.sum(), old.sum() + moved.sum()
     rank = jnp.where(moved, n_old + index, order - _first(order, old))
-    gone |= (old | moved) & (rank >= window.sink) & (rank <= n_all - window.tail) & (clock > 0)
+    gone |= (old | moved) & (rank >= window.sink) & (rank <= n_all - window.tail) & (chunk_index > 0)
 
     role = jnp.where(moved, Role.PREV_WORDS, role)
     order = jnp.where(gone, -1, order)
-    return dataclasses.replace(slots, role=role, round=jnp.where(moved, -1, rnd), order=renumber(role, order))
+    return dataclasses.replace(slots, role=role, chunk_index=jnp.where(moved, -1, chunk), order=renumber(role, order))
 
 
 def _first(order: Int[Array, "C"], mask: Bool[Array, "C"]) -> Int[Array, ""]:
@@ -232,7 +232,8 @@ def _cut_length(
 ) -> Int[Array, ""]:
     """How many words at a reply's end are not speech: the marker, if it is there, or a stop id.
 
-    The published code cuts the marker's length blindly, so a reply that hit the token cap loses real words: `blind_cut` > 0.
+    The published code cuts the marker's length blindly, so a reply that hit the token cap loses real words:
+    `published_marker_cut` > 0.
     """
 
     def word(place: Array) -> Array:
@@ -242,7 +243,7 @@ def _cut_length(
     length = len(turns.marker)
     ends = jnp.stack([word(n_words - length + k) == token for k, token in enumerate(turns.marker)]).all()
     stopped = jnp.isin(word(n_words - 1), jnp.asarray(turns.stop)).astype(jnp.int32)
-    return jnp.where(window.blind_cut > 0, window.blind_cut, jnp.where(ends, length, stopped))
+    return jnp.where(window.published_marker_cut > 0, window.published_marker_cut, jnp.where(ends, length, stopped))
 
 
 def renumber(role: Int[Array, "C"], order: Int[Array, "C"]) -> Int[Array, "C"]:

@@ -14,9 +14,9 @@ from safetensors.numpy import save_file
 from svlm_jax.checkpoint.folders import new_folder
 from svlm_jax.checkpoint.hf import Progress
 from svlm_jax.checkpoint.keys import Row, rows, to_hub
-from svlm_jax.config import ModelConfig, SiglipConfig
 from svlm_jax.errors import CheckpointError
-from svlm_jax.functional import Params
+from svlm_jax.models.config import ModelConfig, SiglipConfig
+from svlm_jax.models.functional import Params
 
 MAX_SHARD_BYTES = 5_000_000_000
 # What a folder holds besides weights and config.json.

@@ -17,10 +17,10 @@ from jax.typing import DTypeLike
 from svlm_jax.checkpoint import orbax_io
 from svlm_jax.checkpoint.keys import Row, from_hub, head_name, hub_name, rows
 from svlm_jax.checkpoint.tensors import SafetensorsFile, open_folder
-from svlm_jax.checkpoint.tokenizer import Tokenizer
-from svlm_jax.config import ModelConfig, read_json
 from svlm_jax.errors import CheckpointError
-from svlm_jax.functional import Params, abstract_params
+from svlm_jax.models.config import ModelConfig, read_json
+from svlm_jax.models.functional import Params, abstract_params
+from svlm_jax.prompt.tokenizer import Tokenizer
 
 # (path, shape) of a parameter -> where it lives; None for the default device.
 ShardingRule: TypeAlias = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]

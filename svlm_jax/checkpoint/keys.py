@@ -11,8 +11,8 @@ from typing import Literal
 import jax
 import numpy as np
 
-from svlm_jax.config import Family, ModelConfig, SiglipConfig
-from svlm_jax.functional import abstract_params
+from svlm_jax.models.config import Family, ModelConfig, SiglipConfig
+from svlm_jax.models.functional import abstract_params
 
 # same: as it is. transpose: (out, in) -> (in, out). patches: a convolution (E, channels, [t,] y, x) -> (pixels, E).
 Transform = Literal["same", "transpose", "patches"]

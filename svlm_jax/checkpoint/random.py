@@ -13,10 +13,10 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from svlm_jax.checkpoint.export import write_json, write_weights
 from svlm_jax.checkpoint.folders import new_folder
-from svlm_jax.config import Family, ModelConfig, SiglipConfig, TextConfig, VisionConfig
-from svlm_jax.config_siglip import default_pinpoints
 from svlm_jax.errors import ConfigError
-from svlm_jax.functional import Params, abstract_params
+from svlm_jax.models.config import Family, ModelConfig, SiglipConfig, TextConfig, VisionConfig
+from svlm_jax.models.functional import Params, abstract_params
+from svlm_jax.models.llava_onevision.config import default_pinpoints
 
 Size = Literal["tiny", "small", "medium"]
 

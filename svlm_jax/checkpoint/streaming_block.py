@@ -9,8 +9,8 @@ Every part may be missing: the published settings then hold. What a user asks fo
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from svlm_jax.data.video import FACTOR, MIN_PIXELS
 from svlm_jax.errors import CheckpointError
+from svlm_jax.video.resize import FACTOR, MIN_PIXELS
 
 KEY = "svlm"
 _WINDOW = ("vision", "text", "sink", "tail", "positions")

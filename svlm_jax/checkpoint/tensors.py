@@ -11,8 +11,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from svlm_jax.config import read_json
 from svlm_jax.errors import CheckpointError
+from svlm_jax.models.config import read_json
 
 _DTYPES = {
     "F64": np.float64,

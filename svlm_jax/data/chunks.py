@@ -16,10 +16,10 @@ import numpy as np
 
 from svlm_jax.cache.positions import vision_block
 from svlm_jax.cache.ring import Tokens
-from svlm_jax.config import ModelConfig, VisionConfig
 from svlm_jax.data.annotations import Annotation, Word
 from svlm_jax.errors import ConfigError, DataError
-from svlm_jax.streaming.prompt import MARKER, SYSTEM, Grid, PromptBuilder, label
+from svlm_jax.models.config import ModelConfig, VisionConfig
+from svlm_jax.prompt.commentary import MARKER, SYSTEM, Grid, PromptBuilder, label
 
 IGNORED = -100  # label of a token that is not learned
 EPSILON = 1e-6  # s; rounding of times
@@ -199,8 +199,8 @@ class ChunkBuilder:
         return self._sample(self._row(previous, spoken, grid), frames)
 
     def _sample(self, row: "_Row", frames: np.ndarray) -> Sample:
-        tokens, labels, offset, advance = row.arrays()
-        positions = np.cumsum(advance, dtype=np.float64) - advance + offset
+        tokens, labels, pos_offset, pos_step = row.arrays()
+        positions = np.cumsum(pos_step, dtype=np.float64) - pos_step + pos_offset
         return Sample(
             tokens=tokens,
             labels=labels,
@@ -246,7 +246,7 @@ class ChunkBuilder:
         key = len(self.encode(label(turn.start, turn.end))), turn.query, grid
         if key not in self._advances:
             tokens = self._prompt.turn(turn.start, turn.end, grid, turn.query or None)
-            self._advances[key] = float(np.sum(np.asarray(tokens.advance)[np.asarray(tokens.valid)]))
+            self._advances[key] = float(np.sum(np.asarray(tokens.pos_step)[np.asarray(tokens.valid)]))
         return self._advances[key]
 
     def _published(self, row: "_Row", previous: str, spoken: Sequence[Turn], grid: Grid) -> None:
@@ -283,19 +283,19 @@ class _Row:
         self._add(np.asarray(ids, np.int32), learned, np.zeros((3, len(ids)), np.float32), np.ones(len(ids), np.float32))
 
     def clip(self, pad: int, grid: Grid) -> None:
-        offset, advance = vision_block((grid.t, grid.h, grid.w), grid.time_step)
-        self._add(np.full(grid.patches, pad, np.int32), np.full(grid.patches, IGNORED, np.int32), offset, advance)
+        pos_offset, pos_step = vision_block((grid.t, grid.h, grid.w), grid.time_step)
+        self._add(np.full(grid.patches, pad, np.int32), np.full(grid.patches, IGNORED, np.int32), pos_offset, pos_step)
 
     def tokens(self, tokens: Tokens) -> None:
         """What a stream would be fed, without its padding."""
         at = np.asarray(tokens.valid)
         ids = np.asarray(tokens.token)[at]
         unlearned = np.full(len(ids), IGNORED, np.int32)
-        self._add(ids, unlearned, np.asarray(tokens.offset)[:, at], np.array(tokens.advance)[at])
+        self._add(ids, unlearned, np.asarray(tokens.pos_offset)[:, at], np.array(tokens.pos_step)[at])
 
-    def gap(self, advance: float) -> None:
+    def gap(self, pos_step: float) -> None:
         """Positions that nothing stands at: the token before them goes so much further."""
-        self._parts[-1][-1][-1] += advance
+        self._parts[-1][-1][-1] += pos_step
 
     def _add(self, *part: np.ndarray) -> None:
         self._parts.append(part)  # type: ignore[arg-type]
@@ -305,14 +305,14 @@ class _Row:
         return sum(int(np.sum(ids != self._unseen)) if self._unseen is not None else len(ids) for ids, *_ in self._parts)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Tokens (T,), labels (T,), offset (3, T), advance (T,)."""
-        tokens, labels, offset, advance = (np.concatenate(part, axis=-1) for part in zip(*self._parts, strict=True))
+        """Tokens (T,), labels (T,), pos_offset (3, T), pos_step (T,)."""
+        tokens, labels, pos_offset, pos_step = (np.concatenate(part, axis=-1) for part in zip(*self._parts, strict=True))
         if self._unseen is None:
-            return tokens, labels, offset, advance
+            return tokens, labels, pos_offset, pos_step
         seen = tokens != self._unseen
         # What is left out still moves the positions: the token before it does that instead.
-        moved = np.add.reduceat(advance, np.flatnonzero(seen))
-        return tokens[seen], labels[seen], offset[:, seen], moved
+        moved = np.add.reduceat(pos_step, np.flatnonzero(seen))
+        return tokens[seen], labels[seen], pos_offset[:, seen], moved
 
 
 # ------------------------------------------------------------------------------------------------ known shapes

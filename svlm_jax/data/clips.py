@@ -9,9 +9,9 @@ import numpy as np
 
 from svlm_jax.data.annotations import Annotation
 from svlm_jax.data.chunks import EPSILON, ChunkSettings
-from svlm_jax.data.video import FACTOR, MAX_PIXELS, MIN_PIXELS, TEMPORAL_PATCH, TOTAL_PIXELS, frame_pixel_cap, smart_resize
 from svlm_jax.errors import DataError
-from svlm_jax.streaming.sources import open_source
+from svlm_jax.video.resize import FACTOR, MAX_PIXELS, MIN_PIXELS, TEMPORAL_PATCH, TOTAL_PIXELS, frame_pixel_cap, smart_resize
+from svlm_jax.video.source import open_source
 
 STRETCH = 1.1  # how far a picture's sides may change against each other; beyond that it gets black bars
 MISSING = 1  # turns that a clip may lack at its end: transcripts run a little over

@@ -15,8 +15,8 @@ from typing import Any
 
 from svlm_jax.data.annotations import Annotation
 from svlm_jax.data.transcripts import Sentence, spread
-from svlm_jax.endpoint import Endpoint
 from svlm_jax.errors import DataError
+from svlm_jax.host.chat_client import Endpoint
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ The same pixels as those of the processor of `transformers` that works with Pill
 
 import numpy as np
 
-from svlm_jax.config_siglip import SiglipConfig
-from svlm_jax.data.video import resize
 from svlm_jax.errors import ConfigError
-from svlm_jax.models.anyres import tiling
+from svlm_jax.models.llava_onevision.anyres import tiling
+from svlm_jax.models.llava_onevision.config import SiglipConfig
+from svlm_jax.video.resize import resize
 
 
 def image_tiles(rgb: np.ndarray, cfg: SiglipConfig) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from svlm_jax.data.annotations import Annotation, Word, write_annotations
 from svlm_jax.data.windows import Annealing, Overlapped, annealing, overlapped
 from svlm_jax.errors import DataError, EndpointError, SvlmError
-from svlm_jax.streaming.sources import open_source
+from svlm_jax.video.source import open_source
 
 logger = logging.getLogger(__name__)
 

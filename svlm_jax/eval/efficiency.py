@@ -27,14 +27,16 @@ import numpy as np
 from pallas_kernels.dispatch import Implementation
 from svlm_jax.cache.window import Memory, WindowConfig
 from svlm_jax.checkpoint.random import write_random_checkpoint
-from svlm_jax.data.video import smart_resize
+from svlm_jax.engine import commentate as compiled
+from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import ConfigError
-from svlm_jax.functional import init_params
+from svlm_jax.models.functional import init_params
 from svlm_jax.models.presets import PRESETS, preset
-from svlm_jax.streaming import step as compiled
-from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.sampling import Sampling
-from svlm_jax.streaming.session import Session, StreamingVLM, StreamSettings
+from svlm_jax.streaming.session import Session
+from svlm_jax.streaming.settings import StreamSettings
+from svlm_jax.streaming.vlm import StreamingVLM
+from svlm_jax.video.chunk import Chunk
+from svlm_jax.video.resize import smart_resize
 
 RANDOM = "random:"
 SIZES = ("tiny", "small", "medium")
@@ -199,7 +201,7 @@ def _behind(vlm: StreamingVLM, plan: Plan, memory: Memory, second: int, tell: Ca
     """A stream that has watched `second` seconds and a few more; no longer than it remembers, if it forgets."""
     duration = float(second + LEAD + plan.repeats)
     session = vlm.stream(settings_of(vlm, plan, memory, **changes, duration=duration))
-    remembered = max(session.settings.window.rounds(1.0, second))
+    remembered = max(session.settings.window.chunk_counts(1.0, second))
     for watched in range((second if memory == "full" else min(second, remembered)) + LEAD):
         session.feed(_chunk(session, plan))
         tell(watched + 1)

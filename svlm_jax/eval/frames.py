@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from svlm_jax.data.video import TEMPORAL_PATCH
 from svlm_jax.errors import SourceError
-from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.frame_sampling import NEAR
-from svlm_jax.streaming.sources import Source, open_source
+from svlm_jax.video.chunk import Chunk
+from svlm_jax.video.resize import TEMPORAL_PATCH
+from svlm_jax.video.sampler import NEAR
+from svlm_jax.video.source import Source, open_source
 
 MARGIN = NEAR + 1e-3  # s
 PICTURES = (".jpg", ".jpeg", ".png")

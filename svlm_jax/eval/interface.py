@@ -11,7 +11,7 @@ A question leaves no trace: after `ask` the stream goes on as if nobody had aske
 import dataclasses
 from typing import Any, Protocol
 
-from svlm_jax.streaming.chunk import Chunk
+from svlm_jax.video.chunk import Chunk
 
 
 @dataclasses.dataclass(frozen=True)

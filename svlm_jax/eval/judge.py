@@ -23,11 +23,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from svlm_jax.endpoint import Endpoint
 from svlm_jax.errors import EndpointError, EvalError
 from svlm_jax.eval.files import Entry
 from svlm_jax.eval.items import Item
 from svlm_jax.eval.records import mend, read_lines
+from svlm_jax.host.chat_client import Endpoint
 
 logger = logging.getLogger(__name__)
 

@@ -15,14 +15,14 @@ from typing import Literal
 
 import numpy as np
 
-from svlm_jax.data.video import TEMPORAL_PATCH
 from svlm_jax.errors import ConfigError
 from svlm_jax.eval import frames
 from svlm_jax.eval.answers import yes_no
 from svlm_jax.eval.frames import Video
 from svlm_jax.eval.interface import Answer, Model, View
 from svlm_jax.eval.items import Item
-from svlm_jax.streaming.chunk import Chunk
+from svlm_jax.video.chunk import Chunk
+from svlm_jax.video.resize import TEMPORAL_PATCH
 
 Row = Literal["prefix", "last", "stream", "chunked"]
 ROWS: tuple[Row, ...] = ("prefix", "last", "stream")

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from svlm_jax.config import read_json
 from svlm_jax.errors import EvalError
-from svlm_jax.machine import describe
+from svlm_jax.host.machine import describe
+from svlm_jax.models.config import read_json
 
 
 def manifest(command: Sequence[str], **said: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from svlm_jax.config import read_json
 from svlm_jax.errors import ConfigError, EvalError, SourceError, StreamError
 from svlm_jax.eval import protocols
 from svlm_jax.eval.benchmark import Benchmark
@@ -20,6 +19,7 @@ from svlm_jax.eval.protocols import Outcome, Protocol, Row
 from svlm_jax.eval.records import Records
 from svlm_jax.eval.report import report
 from svlm_jax.eval.results import manifest, write_json
+from svlm_jax.models.config import read_json
 
 Progress = Callable[[int, int], None]
 

@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, Int
 from pallas_kernels.cache_attention import cache_attention
 from pallas_kernels.dispatch import Implementation
 from pallas_kernels.flash_attention import flash_attention
-from svlm_jax.config import TextConfig
-from svlm_jax.models import kv, rope
+from svlm_jax.cache import kv
+from svlm_jax.models import rope
+from svlm_jax.models.config import TextConfig
 from svlm_jax.models.layers import Embedding, Linear, RMSNorm, SwiGLU, precision
 
 # query (B, T, N, H), keys and values (B, T, K, H) -> (B, T, N, H)
@@ -28,13 +29,13 @@ AttendLayer: TypeAlias = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Ar
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Visibility:
-    """Who sees whom: query t sees slot c when 0 <= slot_order[c] <= query_order[t]. -1 marks padding and empty slots.
+    """Who sees whom: query t sees slot c when 0 <= kv_index[c] <= query_index[t]. -1 marks padding and empty slots.
 
-    Without a cache the queries see each other and there are no slots; no query_order then means that they stand in order.
+    Without a cache the queries see each other and there are no slots; no query_index then means that they stand in order.
     """
 
-    query_order: Int[Array, "B T"] | None
-    slot_order: Int[Array, "B S"] | None
+    query_index: Int[Array, "B T"] | None
+    kv_index: Int[Array, "B S"] | None
 
 
 class Attention(nnx.Module):
@@ -61,14 +62,14 @@ class Attention(nnx.Module):
         scale = self.head_dim**-0.5
         if layer is None:
             k = rope.rotate(k, *turn)
-            y = flash_attention(q, k, v, order=seen.query_order, scale=scale, implementation=implementation)
+            y = flash_attention(q, k, v, order=seen.query_index, scale=scale, implementation=implementation)
             return self.o(y.reshape(batch, tokens, -1)), None
-        assert slots is not None and seen.query_order is not None and seen.slot_order is not None, "a cache needs its slots"
+        assert slots is not None and seen.query_index is not None and seen.kv_index is not None, "a cache needs its slots"
         keys, values, rotated = layer
         keys = kv.write(keys, k, slots)
         values = kv.write(values, v, slots)
         rotated = kv.write(rotated, rope.rotate(k, *turn), slots)
-        y = cache_attention(q, rotated, values, seen.query_order, seen.slot_order, scale=scale, implementation=implementation)
+        y = cache_attention(q, rotated, values, seen.query_index, seen.kv_index, scale=scale, implementation=implementation)
         return self.o(y.reshape(batch, tokens, -1)), (keys, values, rotated)
 
     def through(self, x: Float[Array, "B T D"], attend: Attend) -> Float[Array, "B T D"]:

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from svlm_jax.config import ModelConfig
 from svlm_jax.errors import ConfigError
-from svlm_jax.models.grid import Grid
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.qwen2_vl.patches import Grid
 
 
 def rope_positions(

@@ -6,8 +6,8 @@ The values are those of each model's config.json on the Hugging Face hub; a test
 from collections.abc import Mapping
 from typing import Any
 
-from svlm_jax.config import ModelConfig
 from svlm_jax.errors import ConfigError
+from svlm_jax.models.config import ModelConfig
 
 _TOKENS = {
     "vision_start_token_id": 151652,

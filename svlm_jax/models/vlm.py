@@ -10,9 +10,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from pallas_kernels.dispatch import Implementation
-from svlm_jax.config import ModelConfig
+from svlm_jax.cache.kv import KV, Slots
+from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.decoder import Decoder, Visibility
-from svlm_jax.models.kv import KV, Slots
 
 
 class VLM(nnx.Module):
@@ -40,8 +40,8 @@ class VLM(nnx.Module):
         positions: Float[Array, "B 3 T"],
         cache: KV | None = None,
         slots: Int[Array, "B T"] | None = None,
-        query_order: Int[Array, "B T"] | None = None,
-        slot_order: Int[Array, "B C"] | None = None,
+        query_index: Int[Array, "B T"] | None = None,
+        kv_index: Int[Array, "B C"] | None = None,
         *,
         implementation: Implementation = "auto",
     ) -> tuple[Float[Array, "B T D"], KV | None]:
@@ -51,13 +51,13 @@ class VLM(nnx.Module):
           x: embeddings; positions: their float32 (t, h, w).
           cache: None for plain causal attention among the new tokens.
           slots: where each token's keys and values go; C means that they are not kept.
-          query_order: logical place of each token; -1 is padding, whose attention output is 0.
-          slot_order: logical place of every slot *after* the write, -1 where empty. A token sees the slots whose order is
-            not beyond its own. Without a cache the tokens see each other by `query_order` (default: 0 to T - 1).
+          query_index: logical place of each token; -1 is padding, whose attention output is 0.
+          kv_index: logical place of every slot *after* the write, -1 where empty. A token sees the slots whose order is
+            not beyond its own. Without a cache the tokens see each other by `query_index` (default: 0 to T - 1).
         """
-        if cache is not None and (query_order is None or slot_order is None or slots is None):
-            raise TypeError("decode needs slots, query_order and slot_order when it is given a cache")
-        return self.decoder(x, positions, cache, slots, Visibility(query_order, slot_order), implementation)
+        if cache is not None and (query_index is None or kv_index is None or slots is None):
+            raise TypeError("decode needs slots, query_index and kv_index when it is given a cache")
+        return self.decoder(x, positions, cache, slots, Visibility(query_index, kv_index), implementation)
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Scores of the next token, float32."""
@@ -85,7 +85,7 @@ class VLM(nnx.Module):
         if visuals is not None:
             x = place(x, self._is_visual(tokens), visuals)
         order = None if valid is None else jnp.where(valid, jnp.arange(tokens.shape[1]), -1)
-        hidden, _ = self.decode(x, positions, query_order=order, implementation=implementation)
+        hidden, _ = self.decode(x, positions, query_index=order, implementation=implementation)
         return self.logits(hidden)
 
     def _is_visual(self, tokens: jax.Array) -> jax.Array:

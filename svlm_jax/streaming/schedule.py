@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Sequence
 
 from svlm_jax.errors import StreamError
-from svlm_jax.streaming.chunk import Chunk, split
-from svlm_jax.streaming.dialogue import Answer
-from svlm_jax.streaming.recall import Recall
+from svlm_jax.prompt.qa import Answer
+from svlm_jax.streaming.qa_session import QASession
+from svlm_jax.video.chunk import Chunk, split
 
 _TIMED = re.compile(r"(?:(?P<hours>\d+):)?(?P<minutes>\d{1,3}):(?P<seconds>\d{2}(?:\.\d+)?)\s+(?P<text>\S.*)", re.DOTALL)
 
@@ -55,7 +55,7 @@ class Schedule:
 
     def __init__(
         self,
-        recall: Recall,
+        recall: QASession,
         questions: Sequence[Timed],
         tell: Callable[[Answer], None],
         choices: Sequence[str] | None = None,

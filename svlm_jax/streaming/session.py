@@ -1,9 +1,4 @@
-"""A running stream on the host: chunks of video in, captions out. All compute is in `step`; this file moves data and times it.
-
-vlm = StreamingVLM.from_pretrained("mit-han-lab/StreamingVLM")
-for caption in vlm.watch("match.mp4"):
-    print(caption.start, caption.text)
-"""
+"""A running stream on the host: chunks of video in, captions out. All compute is in `step`."""
 
 import copy
 import dataclasses
@@ -13,34 +8,32 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from pallas_kernels.dispatch import Implementation
 from svlm_jax.cache.ring import Role, StreamState, Tokens
-from svlm_jax.cache.window import Lengths, WindowConfig, ring_shape, slots_by_role
-from svlm_jax.checkpoint import hf, orbax_io
-from svlm_jax.checkpoint.streaming_block import pixel_bounds, streaming_block
-from svlm_jax.devices import device_memory
+from svlm_jax.cache.window import Lengths, ring_shape, slots_by_role
+from svlm_jax.checkpoint import orbax_io
+from svlm_jax.engine import commentate as compiled
+from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import CheckpointError, ConfigError, StreamError
-from svlm_jax.functional import Params
-from svlm_jax.streaming import step as compiled
+from svlm_jax.host.devices import device_memory
+from svlm_jax.models.functional import Params
+from svlm_jax.prompt.commentary import MARKER, Grid, PromptBuilder, pieces
 from svlm_jax.streaming.caption import Caption, Timing
-from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.prompt import MARKER, SYSTEM, Grid, PromptBuilder, pieces
-from svlm_jax.streaming.sampling import Sampling
-from svlm_jax.streaming.sources import Source, open_source
+from svlm_jax.video.chunk import Chunk
+from svlm_jax.video.source import Source, open_source
 
 if TYPE_CHECKING:
-    from svlm_jax.streaming.recall import Recall, RecallSettings
+    pass
+from svlm_jax.streaming.loaded import LoadedVLM
+from svlm_jax.streaming.settings import StreamSettings, sampling_from_json
 
 logger = logging.getLogger(__name__)
 
-QUERY = "Commentate on what happens in the video."
 PIECE = 64  # tokens of the opening that go in at a time: one program for every length of history
 QUESTION = 256  # tokens: questions are padded to a multiple of it, so that few programs serve all
 FORMAT = 1  # of a saved stream
@@ -52,121 +45,10 @@ KINDS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class StreamSettings:
-    """Everything about a stream that is not the model.
-
-    Attributes:
-      window: what is remembered.
-      sampling: how words are chosen; None = the published settings with the checkpoint's own top-k and top-p.
-      fps: frames a second that the model sees. chunk_seconds: video between two captions.
-      query: stands in the first turn and leaves with it, as published. Instructions that must last belong into `system`.
-      previous_text: what was said before the stream begins.
-      room: tokens of the cache that are kept free for a question and its answer, see `Session.ask`.
-      seed: same seed, same words.
-      duration: seconds that the stream may last at most; needed by windows that never close.
-      parity: reproduce the published code where ours deliberately differs (docs/decisions.md).
-      split_timing: run a second as three programs, so that each can be timed.
-      keep_logits: keep the raw logits of every token, for tests.
-      implementation: attention implementation, see `pallas_kernels.dispatch`.
-    """
-
-    window: WindowConfig = WindowConfig()
-    sampling: Sampling | None = None
-    fps: float = 2.0
-    chunk_seconds: float = 1.0
-    query: str | None = QUERY
-    system: str = SYSTEM
-    previous_text: str = ""
-    room: int = 0
-    seed: int = 42
-    duration: float | None = None
-    parity: bool = False
-    split_timing: bool = False
-    keep_logits: bool = False
-    implementation: Implementation = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("fps", "chunk_seconds"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}={getattr(self, name)}: expected more than 0")
-        if self.room < 0:
-            raise ConfigError(f"room={self.room}: expected 0 or more tokens")
-        if self.window.memory == "recompute" and self.window.positions == "native":
-            raise ConfigError("positions=native with memory=recompute: expected contiguous or text, since all is run anew")
-
-    @classmethod
-    def from_generation_config(cls, generation: Mapping[str, Any]) -> "StreamSettings":
-        """The published settings, with the window and the query that the checkpoint was trained with, if it says so."""
-        block = streaming_block(generation)
-        query = {"query": block["query"]} if "query" in block else {}
-        return cls(window=WindowConfig(**block.get("window", {})), **query)
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "StreamSettings":
-        sampling = data["sampling"]
-        if sampling is not None:
-            sampling = _sampling_from_json(sampling)
-        return cls(**{**data, "window": WindowConfig(**data["window"]), "sampling": sampling})
-
-
-def _sampling_from_json(data: dict[str, Any]) -> Sampling:
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
-    return Sampling(**fields)
-
-
-class StreamingVLM:
-    """A loaded model. Streams are opened on it with `stream` or, in one line, `watch`; it holds no state of theirs."""
-
-    def __init__(self, checkpoint: hf.Checkpoint, *, name: str = "") -> None:
-        self.checkpoint, self.name = checkpoint, name
-        self.config, self.params, self.tokenizer = checkpoint.config, checkpoint.params, checkpoint.tokenizer
-        self.dtype = jax.tree.leaves(checkpoint.params)[0].dtype
-        self.defaults = StreamSettings.from_generation_config(checkpoint.generation_config)
-        self.pixels = pixel_bounds(checkpoint.generation_config)  # for `open_source`
-
-    @classmethod
-    def from_pretrained(cls, model: str | pathlib.Path, *, dtype: str = "auto", **options: Any) -> "StreamingVLM":
-        """Loads a checkpoint from a folder, a hub id, or "embedded". options: see `checkpoint.hf.load`.
-
-        dtype: "auto" is bfloat16 on GPU and TPU, float32 on CPU.
-        """
-        if dtype == "auto":
-            dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        return cls(hf.load(model, dtype=jnp.dtype(dtype), **options), name=str(model))
-
-    def stream(self, settings: StreamSettings | None = None, **changes: Any) -> "Session":
-        """A new stream, by default as the checkpoint was trained (`defaults`). `changes` are fields of StreamSettings."""
-        return Session(self, dataclasses.replace(settings or self.defaults, **changes))
-
-    def recall(self, settings: "RecallSettings | None" = None, **changes: Any) -> "Recall":
-        """A new stream that is watched to be asked about. `changes` are fields of RecallSettings."""
-        from svlm_jax.streaming.recall import Recall, RecallSettings
-
-        return Recall(self, dataclasses.replace(settings or RecallSettings(), **changes))
-
-    def watch(self, source: Any, **changes: Any) -> Iterator[Caption]:
-        """Captions of a source: a path, URL, webcam number, or an open `Source`. `changes` are fields of StreamSettings."""
-        return self.stream(**changes).watch(source)
-
-    def resume(self, folder: str | pathlib.Path, **changes: Any) -> "Session":
-        """The stream that `Session.save` left in a folder, as if it had never stopped.
-
-        `changes` are fields of StreamSettings that say how a second is run, not what it computes: `split_timing`,
-        `keep_logits` and `implementation`.
-        """
-        if unknown := set(changes) - {"split_timing", "keep_logits", "implementation"}:
-            raise ConfigError(f"{', '.join(sorted(unknown))}: a saved stream goes on with the settings it was started with")
-        return Session.load(self, folder, **changes)
-
-
 class Session:
     """One stream. Its cache is built when the first chunk shows the size of the pictures."""
 
-    def __init__(self, vlm: StreamingVLM, settings: StreamSettings) -> None:
+    def __init__(self, vlm: LoadedVLM, settings: StreamSettings) -> None:
         self.vlm, self.settings = vlm, settings
         generation = vlm.checkpoint.generation_config
         self.sampling = settings.sampling or Sampling.from_generation_config(generation)
@@ -179,7 +61,7 @@ class Session:
         )
         stop = generation.get("eos_token_id", ())
         self.turns = self.prompt.turn_ids(stop if isinstance(stop, list | tuple) else (stop,))
-        self.last: compiled.Second | None = None  # what the device returned for the newest chunk
+        self.last: compiled.StepOutput | None = None  # what the device returned for the newest chunk
         self.chunks = 0  # since the stream began
         self.position = 0.0  # stream seconds watched so far
         self._config: compiled.StepConfig | None = None
@@ -262,14 +144,14 @@ class Session:
     def ask(self, question: str, chunk: Chunk, *, max_new_tokens: int) -> Caption:
         """What the model answers, greedily, when it is asked in the turn of `chunk`; the stream stays where it is.
 
-        The question and its answer stand on a fork, in the `room` that the settings keep for them. Raises ConfigError when
-        they have no room there.
+        The question and its answer stand on a fork, in the `qa_token_budget` that the settings keep for them. Raises
+        ConfigError when they have no room there.
         """
         length = len(self.prompt.encode(question))
-        if length + max_new_tokens > self.settings.room:
+        if length + max_new_tokens > self.settings.qa_token_budget:
             raise ConfigError(
                 f"a question of {length} tokens with an answer of up to {max_new_tokens}: expected at most "
-                f"room={self.settings.room} tokens together"
+                f"qa_token_budget={self.settings.qa_token_budget} tokens together"
             )
         if self._config is None:
             self._build(self._grid(chunk.frames), chunk.frames.shape)
@@ -282,7 +164,7 @@ class Session:
         twin._config = dataclasses.replace(self.config, sampling=twin.sampling)
         return twin.feed(chunk, question)
 
-    def _run(self, turn: Tokens, frames: np.ndarray, read_ms: float) -> tuple[compiled.Second, Timing]:
+    def _run(self, turn: Tokens, frames: np.ndarray, read_ms: float) -> tuple[compiled.StepOutput, Timing]:
         params, config, state = self.vlm.params, self.config, self.state
         begin = time.perf_counter()
         if not self.settings.split_timing:
@@ -333,7 +215,7 @@ class Session:
             system=int((opening.role == Role.SYSTEM).sum()),
             previous=int((opening.role == Role.PREV_WORDS).sum()),
             label=self.prompt.label_length,
-            query=self.prompt.max_query + settings.room,
+            query=self.prompt.max_query + settings.qa_token_budget,
             reply=self.sampling.max_new_tokens,
             patches=grid.patches,
         )
@@ -374,8 +256,8 @@ class Session:
     def _open(self) -> StreamState:
         """A fresh state that holds the system turn and the previous text."""
         settings, config = self.settings, self.config
-        blind_cut = len(self.turns.marker) if settings.parity else 0
-        limits = settings.window.limits(settings.chunk_seconds, settings.duration, blind_cut=blind_cut)
+        published_marker_cut = len(self.turns.marker) if settings.parity else 0
+        limits = settings.window.limits(settings.chunk_seconds, settings.duration, published_marker_cut=published_marker_cut)
         state = compiled.init_state(
             config, limits, seed=settings.seed + self.chunks, dtype=self.vlm.dtype, clip_shape=self._clip_shape
         )
@@ -393,7 +275,7 @@ class Session:
     def _rounds_to_reset(self) -> int:
         if self.settings.window.memory != "hard-reset":
             return 0
-        return self.settings.window.rounds(self.settings.chunk_seconds, self.settings.duration)[0]
+        return self.settings.window.chunk_counts(self.settings.chunk_seconds, self.settings.duration)[0]
 
     def _reset_due(self) -> bool:
         return self.chunks > 0 and self._rounds_to_reset() > 0 and self._round() == 0
@@ -453,7 +335,7 @@ class Session:
         shutil.rmtree(old, ignore_errors=True)
 
     @classmethod
-    def load(cls, vlm: StreamingVLM, folder: str | pathlib.Path, **changes: Any) -> "Session":
+    def load(cls, vlm: LoadedVLM, folder: str | pathlib.Path, **changes: Any) -> "Session":
         """See `StreamingVLM.resume`. Raises CheckpointError when the folder holds no stream, or one of another model."""
         folder = pathlib.Path(folder)
         try:
@@ -465,7 +347,7 @@ class Session:
         if saved["model"] != json.loads(json.dumps(vlm.config.to_hf())) or saved["dtype"] != str(vlm.dtype):
             raise CheckpointError(f"{folder}: this stream was saved with another model or dtype than {vlm.name}, {vlm.dtype}")
         session = cls(vlm, dataclasses.replace(StreamSettings.from_json(saved["settings"]), **changes))
-        session.sampling = _sampling_from_json(saved["sampling"])
+        session.sampling = sampling_from_json(saved["sampling"])
         frames, _, height, width = saved["clip_shape"]
         session._build(session._grid(np.empty((frames, 3, height, width), np.uint8)), tuple(saved["clip_shape"]))
         session._state = orbax_io.load(
@@ -477,7 +359,7 @@ class Session:
 
 def _resume_generate(
     params: Params, state: StreamState, rest: compiled.Progress, *, config: compiled.StepConfig
-) -> tuple[StreamState, compiled.Second]:
+) -> tuple[StreamState, compiled.StepOutput]:
     """`generate` with the state as an argument of its own: only what is returned can be donated."""
     return compiled.generate(params, dataclasses.replace(rest, state=state), config=config)
 

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from svlm_jax.streaming.caption import Caption
-from svlm_jax.streaming.session import StreamingVLM, StreamSettings
-from svlm_jax.streaming.sources import open_source
+from svlm_jax.streaming.settings import StreamSettings
+from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic.match import SCALE, Match, Second
 from svlm_jax.synthetic.score import SLACK, SLICE, score_match, score_slices
 from svlm_jax.synthetic.world import HEIGHT, TICKS, WIDTH
+from svlm_jax.video.source import open_source
 
 
 def evaluate_match(

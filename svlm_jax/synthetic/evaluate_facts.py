@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from svlm_jax.config_memory import MemoryConfig
-from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.session import StreamingVLM
+from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic.facts import Facts
+from svlm_jax.video.chunk import Chunk
 
 FPS, GRID, CELLS = 0.5, 4.0, 9  # frames a second; seconds and tokens of a temporal grid
 GREY = 128
@@ -30,7 +30,7 @@ def evaluate_facts(vlm: StreamingVLM, seed: int, minutes: float) -> dict[str, fl
     for name, answers in found.items():
         for every in SPACING:
             facts = Facts(seed, every)
-            recall = vlm.recall(memory=memory, fps=FPS, max_new_tokens=4)
+            recall = vlm.qa_session(memory=memory, fps=FPS, max_new_tokens=4)
             for number in range(grids):
                 chunk = facts_chunk(facts, number)
                 if name == "blank":

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from svlm_jax.config import ModelConfig
 from svlm_jax.data.chunks import IGNORED, Sample
 from svlm_jax.data.samples import Size, digest
 from svlm_jax.errors import ConfigError
+from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.positions import rope_positions
-from svlm_jax.streaming.dialogue import Answer, Dialogue
-from svlm_jax.streaming.prompt import SYSTEM
+from svlm_jax.prompt.commentary import SYSTEM
+from svlm_jax.prompt.qa import Answer, Dialogue
 from svlm_jax.synthetic.facts import ASKED, SHOWN, Fact, Facts
 from svlm_jax.synthetic.facts_render import SIDE
 

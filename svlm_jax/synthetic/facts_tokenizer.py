@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from svlm_jax.streaming.prompt import SYSTEM
+from svlm_jax.prompt.commentary import SYSTEM
 from svlm_jax.synthetic.facts import WORDS
 from svlm_jax.synthetic.facts_render import SIDE
 from svlm_jax.synthetic.tokenizer import SPECIAL, write_tokenizer

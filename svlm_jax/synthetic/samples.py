@@ -8,13 +8,13 @@ import numpy as np
 
 from svlm_jax.data.chunks import ChunkBuilder, Sample, Turn
 from svlm_jax.data.samples import Size, digest
-from svlm_jax.data.video import resize
 from svlm_jax.data.windows import HISTORY
 from svlm_jax.errors import ConfigError
 from svlm_jax.synthetic.commentary import SCORES, line
 from svlm_jax.synthetic.match import Match, Second, filmed_pictures
 from svlm_jax.synthetic.render import Renderer
 from svlm_jax.synthetic.world import HEIGHT, TEAMS, TICKS, WIDTH, Event
+from svlm_jax.video.resize import resize
 
 LENGTHS = 64  # samples whose length was asked for, and that wait to be loaded
 MEMORY = " score"  # what stands behind it must be remembered

@@ -10,11 +10,11 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from svlm_jax.errors import ConfigError, SourceError
-from svlm_jax.streaming.chunk import SourceInfo
 from svlm_jax.synthetic.facts import EVERY, Facts
 from svlm_jax.synthetic.facts_render import SIDE
 from svlm_jax.synthetic.match import SCALE, Match, frames_between_ticks
 from svlm_jax.synthetic.world import HEIGHT, TICKS, WIDTH
+from svlm_jax.video.chunk import SourceInfo
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from svlm_jax.checkpoint.export import write_json
 from svlm_jax.checkpoint.folders import new_folder
-from svlm_jax.streaming.prompt import MARKER, SYSTEM
-from svlm_jax.streaming.session import QUERY
+from svlm_jax.prompt.commentary import MARKER, QUERY, SYSTEM
 from svlm_jax.synthetic.commentary import VOCABULARY
 from svlm_jax.synthetic.world import HEIGHT, WIDTH
 

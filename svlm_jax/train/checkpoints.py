@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from svlm_jax.checkpoint import orbax_io
-from svlm_jax.config import ModelConfig
 from svlm_jax.errors import CheckpointError
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.flat_params import Flat
 from svlm_jax.train.state import TrainState
-from svlm_jax.train.tree import Flat
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,17 +9,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from svlm_jax.config import ModelConfig
 from svlm_jax.data.chunks import ChunkSettings
 from svlm_jax.data.clips import PUBLISHED, Pixels
 from svlm_jax.data.pipeline import PipelineSettings
 from svlm_jax.errors import ConfigError
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.sharding import MeshConfig
 from svlm_jax.synthetic.facts_samples import FactSettings
 from svlm_jax.synthetic.samples import MatchSettings
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.loop import LoopConfig
 from svlm_jax.train.optimizer import OptimizerConfig
-from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition
 
 T = TypeVar("T")

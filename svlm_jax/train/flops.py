@@ -10,9 +10,9 @@ import math
 
 import jax
 
-from svlm_jax.config import ModelConfig
 from svlm_jax.data.chunks import Batch
-from svlm_jax.train import tree
+from svlm_jax.models import flat_params
+from svlm_jax.models.config import ModelConfig
 from svlm_jax.train.state import Partition, abstract_flat
 
 # Dense bfloat16, operations a second, from the makers' data sheets. By a part of jax.Device.device_kind.
@@ -39,11 +39,13 @@ def count(config: ModelConfig, partition: Partition, batch: Batch) -> float:
     text, vision = config.text, config.qwen_vision
     flat = abstract_flat(config)
     matrices = {path: math.prod(leaf.shape) for path, leaf in flat.items() if path.endswith("weight") and len(leaf.shape) > 1}
-    decoder = sum(n for path, n in matrices.items() if path.startswith(tree.LAYERS)) - 2 * text.num_layers * text.hidden_size
+    decoder = (
+        sum(n for path, n in matrices.items() if path.startswith(flat_params.LAYERS)) - 2 * text.num_layers * text.hidden_size
+    )
     head = text.hidden_size * text.vocab_size
-    tower = sum(n for path, n in matrices.items() if path.startswith(tree.TOWER))
-    learns_tower = any(partition.is_trained(path) for path in flat if path.startswith(tree.TOWER))
-    learns_decoder = any(partition.is_trained(path) for path in flat if path.startswith(tree.LAYERS))
+    tower = sum(n for path, n in matrices.items() if path.startswith(flat_params.TOWER))
+    learns_tower = any(partition.is_trained(path) for path in flat if path.startswith(flat_params.TOWER))
+    learns_decoder = any(partition.is_trained(path) for path in flat if path.startswith(flat_params.LAYERS))
     pairs = rows * tokens * tokens / 2
     attention = 4 * text.num_layers * text.num_heads * text.head_dim * pairs
     forward = 2 * (decoder + head) * rows * tokens + attention

@@ -17,17 +17,16 @@ from jaxtyping import Array, Float
 
 from pallas_kernels.dispatch import Implementation
 from pallas_kernels.flash_attention import LSE_NAME, OUT_NAME, flash_attention
-from svlm_jax import functional
-from svlm_jax.config import ModelConfig
 from svlm_jax.data.chunks import Batch
-from svlm_jax.models import rope
-from svlm_jax.models.grid import patchify
+from svlm_jax.models import flat_params, functional, rope
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.flat_params import Flat
 from svlm_jax.models.layers import rms_norm
+from svlm_jax.models.qwen2_vl.patches import patchify
 from svlm_jax.models.vlm import place
-from svlm_jax.train import lora, tree
+from svlm_jax.sharding import AXES, ROWS, P
+from svlm_jax.train import lora
 from svlm_jax.train.loss import cross_entropy, learned_first
-from svlm_jax.train.sharding import AXES, ROWS, P
-from svlm_jax.train.tree import Flat
 
 Remat = Literal["full", "attention", "none"]
 
@@ -67,8 +66,8 @@ def loss_sums(
 
 def _inputs(config: ModelConfig, compute: Compute, weights: lora.Weights, trained: Flat, batch: Batch) -> tuple[Any, ...]:
     """Embeddings (B, T, D) with vision in its places, and the cosines and sines (B, T, 1, H / 2)."""
-    tower = {path: weights.used(path) for path in weights.flat if path.startswith(tree.TOWER)}
-    learns = any(path.startswith(tree.TOWER) for path in trained)
+    tower = {path: weights.used(path) for path in weights.flat if path.startswith(flat_params.TOWER)}
+    learns = any(path.startswith(flat_params.TOWER) for path in trained)
     # In float32: what many tokens add to one word's gradient would be lost in bfloat16.
     table = jax.reshard(weights.flat["decoder.embed.weight"], P())
     text = config.text
@@ -92,7 +91,7 @@ def _see(config: ModelConfig, compute: Compute, tower: Flat, clips: jax.Array, l
 
     def see(clips: jax.Array, tower: Flat) -> jax.Array:
         patches, (t, h, w) = patchify(clips, config.qwen_vision)
-        module = functional.bind_tower(config, tree.nest(tower, tree.TOWER))
+        module = functional.bind_tower(config, flat_params.nest(tower, flat_params.TOWER))
         merged = module(patches.reshape(-1, patches.shape[-1]), (len(clips) * t, h, w), compute.attention)
         return merged.reshape(len(clips), -1, merged.shape[-1])
 
@@ -118,14 +117,14 @@ def _layers(
     def layer(x: jax.Array, stacked: Flat) -> tuple[jax.Array, None]:
         here = dataclasses.replace(weights, flat=stacked)
         used = {path: here.used(path, of_layer=True) for path in here.paths()}
-        module = functional.bind_layer(config, tree.nest(used, tree.LAYERS))
+        module = functional.bind_layer(config, flat_params.nest(used, flat_params.LAYERS))
         return module.whole(x, turn, attend), None
 
     if compute.remat != "none":
         policies = jax.checkpoint_policies
         keep = policies.save_only_these_names(OUT_NAME, LSE_NAME) if compute.remat == "attention" else None
         layer = jax.checkpoint(layer, prevent_cse=False, policy=keep or policies.nothing_saveable)
-    return lax.scan(layer, x, {path: leaf for path, leaf in weights.flat.items() if path.startswith(tree.LAYERS)})[0]
+    return lax.scan(layer, x, {path: leaf for path, leaf in weights.flat.items() if path.startswith(flat_params.LAYERS)})[0]
 
 
 def _loss(config: ModelConfig, compute: Compute, weights: lora.Weights, hidden: jax.Array, batch: Any) -> Float[Array, "3"]:

@@ -9,15 +9,15 @@ from typing import Any, Literal, Protocol, get_args
 import jax
 import numpy as np
 
+from svlm_jax import sharding
 from svlm_jax.data.chunks import Batch
 from svlm_jax.errors import ConfigError, DataError
-from svlm_jax.train import sharding
+from svlm_jax.models.flat_params import Flat
 from svlm_jax.train.checkpoints import Checkpoints
 from svlm_jax.train.metrics import Record, Reports
 from svlm_jax.train.preemption import Preemption
 from svlm_jax.train.state import TrainState
 from svlm_jax.train.step import Step
-from svlm_jax.train.tree import Flat
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 import jax
 import jax.numpy as jnp
 
+from svlm_jax import sharding
 from svlm_jax.errors import ConfigError
-from svlm_jax.train import sharding
-from svlm_jax.train.tree import DOWN, TOWER, UP, Flat
+from svlm_jax.models.flat_params import DOWN, TOWER, UP, Flat
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ import math
 import optax
 
 from svlm_jax.errors import ConfigError
-from svlm_jax.train.sharding import logical_axes
-from svlm_jax.train.tree import Flat
+from svlm_jax.models.flat_params import Flat
+from svlm_jax.sharding import logical_axes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,17 +13,20 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from svlm_jax import sharding
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.export import export
-from svlm_jax.checkpoint.tokenizer import Tokenizer
-from svlm_jax.config import ModelConfig
 from svlm_jax.data.chunks import Batch, ChunkBuilder, blank_sample
 from svlm_jax.data.pipeline import Pipeline
 from svlm_jax.data.samples import AnnotatedVideos, Samples
+from svlm_jax.models import flat_params
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.flat_params import Flat
 from svlm_jax.models.presets import PRESETS, preset
+from svlm_jax.prompt.tokenizer import Tokenizer
 from svlm_jax.synthetic.facts_samples import FactSamples
 from svlm_jax.synthetic.samples import MatchSamples
-from svlm_jax.train import flops, sharding, tree
+from svlm_jax.train import flops
 from svlm_jax.train.checkpoints import Checkpoints, Identity, checksum
 from svlm_jax.train.config import AnnotationSet, DataConfig, FactSet, ModelSource, TrainConfig
 from svlm_jax.train.loop import Loop, Outcome
@@ -31,7 +34,6 @@ from svlm_jax.train.metrics import JsonLines, Reports, TensorBoard, WeightsAndBi
 from svlm_jax.train.optimizer import make_optimizer, schedule
 from svlm_jax.train.state import init_flat, init_state, merged, place_flat
 from svlm_jax.train.step import Step
-from svlm_jax.train.tree import Flat
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +110,7 @@ def export_run(config: TrainConfig, folder: str | Path) -> int:
         state, _ = checkpoints.restore(step.state)
     # The frozen weights as they were loaded, not as they were rounded for the run.
     whole = jax.jit(functools.partial(merged, lora=config.partition.lora))(state.params, frozen)
-    params = jax.tree.map(np.asarray, tree.to_model(jax.device_get(whole)))
+    params = jax.tree.map(np.asarray, flat_params.to_model(jax.device_get(whole)))
     export(folder, source.config, params, tokenizer_from=source.folder)
     return int(state.step)
 

@@ -10,13 +10,12 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
-from svlm_jax import functional
-from svlm_jax.config import ModelConfig
 from svlm_jax.errors import ConfigError
-from svlm_jax.train import tree
+from svlm_jax.models import flat_params, functional
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.flat_params import DOWN, UP, Flat
+from svlm_jax.sharding import P, shardings
 from svlm_jax.train.lora import LoraConfig, adapters
-from svlm_jax.train.sharding import P, shardings
-from svlm_jax.train.tree import DOWN, UP, Flat
 
 
 @jax.tree_util.register_dataclass
@@ -52,7 +51,7 @@ class Partition:
 
 def abstract_flat(config: ModelConfig, dtype: DTypeLike = jnp.float32) -> Flat:
     """Shapes of a model's parameters, as a run holds them."""
-    return tree.from_model(functional.abstract_params(config, dtype))
+    return flat_params.from_model(functional.abstract_params(config, dtype))
 
 
 def abstract_weights(config: ModelConfig, partition: Partition, mesh: Mesh, frozen_dtype: DTypeLike) -> tuple[Flat, Flat]:
@@ -79,13 +78,13 @@ def abstract_state(trained: Flat, optimizer: optax.GradientTransformation, mesh:
 def init_flat(config: ModelConfig, mesh: Mesh, seed: int) -> Flat:
     """Random float32 parameters; the same for every mesh."""
     where = shardings(abstract_flat(config), mesh)
-    return jax.jit(lambda: tree.from_model(functional.init_params(config, jax.random.key(seed))), out_shardings=where)()
+    return jax.jit(lambda: flat_params.from_model(functional.init_params(config, jax.random.key(seed))), out_shardings=where)()
 
 
 def place_flat(params: functional.Params, mesh: Mesh) -> Flat:
     """Loaded parameters, stacked and cut over the mesh; the memory of `params` is given back layer by layer if it can be."""
-    where = shardings(jax.eval_shape(tree.from_model, params), mesh)
-    return jax.jit(tree.from_model, out_shardings=where)(params)
+    where = shardings(jax.eval_shape(flat_params.from_model, params), mesh)
+    return jax.jit(flat_params.from_model, out_shardings=where)(params)
 
 
 def init_state(

@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from svlm_jax.config import ModelConfig
+from svlm_jax import sharding
 from svlm_jax.data.chunks import Batch
 from svlm_jax.errors import ConfigError
-from svlm_jax.train import sharding
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.flat_params import Flat
+from svlm_jax.sharding import P
 from svlm_jax.train.forward import Compute, loss_sums
-from svlm_jax.train.sharding import P
 from svlm_jax.train.state import Partition, TrainState, abstract_state, abstract_weights
-from svlm_jax.train.tree import Flat
 
 Shape: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]  # of tokens and of frames
 

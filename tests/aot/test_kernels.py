@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks.aot import kernels as aot_kernels
+from benchmarks.aot import target
 from pallas_kernels import shapes
-from tests import aot_kernels
-from tests.aot import target
 
 # Of each kernel, the shapes that make a program of their own; the others are slow tests.
 FIRST = {
@@ -86,11 +86,11 @@ ATTEND = [
 ]
 
 
-def attend(query, keys, values, row_order, slot_order, *, stages):
+def attend(query, keys, values, row_order, kv_index, *, stages):
     from pallas_kernels.hopper import blocks, forward
 
     tiles = forward.Tiles(warpgroups=2, keys=128, stages=stages, splits=1)
-    cols = blocks.columns(slot_order, slot_order, tiles.keys)
+    cols = blocks.columns(kv_index, kv_index, tiles.keys)
     visits = blocks.lists(blocks.Mask(), row_order, row_order, cols, tiles.rows)
     rows = forward.Rows(query, row_order, row_order)
     return forward.attend(rows, keys, values, cols, visits, scale=0.1, mask=blocks.Mask(), tiles=tiles)

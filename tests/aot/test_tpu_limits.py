@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks.aot import target
 from pallas_kernels.tpu.forward import attend
-from tests.aot import target
 
 ARRAYS = [
     *(jax.ShapeDtypeStruct((1, 1, n, 128), jnp.bfloat16) for n in (4096, 8192, 8192)),

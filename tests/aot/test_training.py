@@ -11,15 +11,15 @@ import re
 import jax
 import pytest
 
+from benchmarks.aot import kernels as aot_kernels
+from benchmarks.aot import target
+from svlm_jax import sharding
 from svlm_jax.data.chunks import Bucket, blank_sample
-from svlm_jax.train import sharding
+from svlm_jax.sharding import MeshConfig
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.optimizer import OptimizerConfig, make_optimizer
-from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition
 from svlm_jax.train.step import Step
-from tests import aot_kernels
-from tests.aot import target
 from tests.train import tiny
 
 

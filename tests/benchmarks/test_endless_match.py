@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmarks import endless_match
 from svlm_jax.cache.window import WindowConfig
-from svlm_jax.streaming.session import StreamSettings
+from svlm_jax.streaming.settings import StreamSettings
 from tests import checkpoints
 
 

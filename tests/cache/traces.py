@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from svlm_jax.cache import positions, ring, window
 from svlm_jax.cache.ring import RingShape, Role, Slots, Tokens, Window
-from svlm_jax.streaming import prompt
+from svlm_jax.prompt import commentary as prompt
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 REPLY, PATCHES, OPENING = 20, 8, 128  # the longest that occur, or more: shapes are shared by all traces
@@ -78,26 +78,28 @@ def make_programs(ids: window.TurnIds, rules=window):
 
     @jax.jit
     def kept(stream: Stream, limits: Window):
-        slots = rules.evict(stream.slots, limits, stream.clock, stream.last, ids)
+        slots = rules.evict(stream.slots, limits, stream.chunk_index, stream.last, ids)
         order, live = ring.in_order(slots)
-        tail = rules.pending(limits, stream.clock, stream.last, ids)
+        tail = rules.pending(limits, stream.chunk_index, stream.last, ids)
         return slots.token[order], stream.serial[order], live, tail.token[:2], tail.valid[:2]
 
     @jax.jit
     def second(stream: Stream, limits: Window, turn: Tokens, reply, n):
-        slots = rules.evict(stream.slots, limits, stream.clock, stream.last, ids)
-        turn = dataclasses.replace(turn, round=jnp.where(turn.round < 0, turn.round, stream.clock))
-        new = jax.tree.map(lambda *xs: jnp.concatenate(xs, -1), rules.pending(limits, stream.clock, stream.last, ids), turn)
+        slots = rules.evict(stream.slots, limits, stream.chunk_index, stream.last, ids)
+        turn = dataclasses.replace(turn, chunk_index=jnp.where(turn.chunk_index < 0, turn.chunk_index, stream.chunk_index))
+        new = jax.tree.map(
+            lambda *xs: jnp.concatenate(xs, -1), rules.pending(limits, stream.chunk_index, stream.last, ids), turn
+        )
         slot, decode_slot, left = ring.allocate(slots, CAPACITY, new, REPLY - 1)
         stream = dataclasses.replace(stream, slots=slots)
         stream = _write(stream, new, slot, _place(stream, limits, new))
         run = jnp.arange(REPLY - 1) < n - 1  # the last sampled token is never run
         words = Tokens(
-            reply[:-1], jnp.full(REPLY - 1, Role.ASST_WORDS), jnp.broadcast_to(stream.clock, REPLY - 1),
+            reply[:-1], jnp.full(REPLY - 1, Role.ASST_WORDS), jnp.broadcast_to(stream.chunk_index, REPLY - 1),
             jnp.zeros((3, REPLY - 1)), jnp.ones(REPLY - 1), jnp.zeros(REPLY - 1, jnp.int32), run,
         )  # fmt: skip
         stream = _write(stream, words, jnp.where(run, decode_slot, CAPACITY.slots), _place(stream, limits, words))
-        stream = dataclasses.replace(stream, last=reply[n - 1], clock=stream.clock + 1)
+        stream = dataclasses.replace(stream, last=reply[n - 1], chunk_index=stream.chunk_index + 1)
         return stream, left, positions.kept_positions(stream.slots, limits, jnp.float32(0))[0]
 
     return opening, kept, second
@@ -124,7 +126,7 @@ def replay(run: dict, programs) -> list[str]:
     limits = Window(
         *(np.int32(run[k]) for k in ("V", "T")),
         *(np.int32(run[k]) if cut else np.int32(window.NEVER if k == "sink" else 1) for k in ("sink", "tail")),
-        native=np.bool_(False), blind_cut=np.int32(run["marker"]),
+        native=np.bool_(False), published_marker_cut=np.int32(run["marker"]),
     )  # fmt: skip
     grid = prompt.Grid(1, 1, run["patches"], 2.0)
     length = build.turn_length(prompt.Grid(1, 1, PATCHES, 2.0))

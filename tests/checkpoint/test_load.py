@@ -17,7 +17,7 @@ from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.keys import rows
 from svlm_jax.checkpoint.random import write_random_checkpoint
 from svlm_jax.errors import CheckpointError
-from svlm_jax.functional import abstract_params
+from svlm_jax.models.functional import abstract_params
 from tests import checkpoints
 
 FAMILIES = ("qwen2_5_vl", "qwen2_vl", "llava_onevision")

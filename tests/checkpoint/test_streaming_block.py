@@ -5,14 +5,16 @@ import shutil
 
 import pytest
 
-from svlm_jax import cli
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.streaming_block import pixel_bounds, streaming_block
-from svlm_jax.commands import watch
+from svlm_jax.cli import watch
+from svlm_jax.cli.main import main as cli
+from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import CheckpointError
-from svlm_jax.streaming.sampling import Sampling
-from svlm_jax.streaming.session import QUERY, StreamingVLM, StreamSettings
+from svlm_jax.prompt.commentary import QUERY
+from svlm_jax.streaming.settings import StreamSettings
+from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic.tokenizer import STREAMING
 from tests import checkpoints
 

@@ -13,8 +13,8 @@ from svlm_jax.checkpoint import hf, orbax_io
 from svlm_jax.checkpoint.convert import convert
 from svlm_jax.checkpoint.export import export
 from svlm_jax.checkpoint.random import write_random_checkpoint
-from svlm_jax.checkpoint.tokenizer import Tokenizer
 from svlm_jax.errors import CheckpointError, ConfigError
+from svlm_jax.prompt.tokenizer import Tokenizer
 from tests import checkpoints
 from tests.checkpoint.test_load import FAMILIES, same
 from tests.models import llava_oracle, oracle

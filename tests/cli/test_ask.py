@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from svlm_jax import cli
-from svlm_jax.commands.ask import Beside
-from svlm_jax.config_memory import MemoryConfig
+from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cli.ask import SideQuestions
+from svlm_jax.cli.main import main as cli
 from svlm_jax.errors import StreamError
-from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.session import StreamingVLM
+from svlm_jax.streaming.vlm import StreamingVLM
+from svlm_jax.video.chunk import Chunk
 from tests import checkpoints, clips
 
 
@@ -74,7 +74,7 @@ def test_questions_beside_captions_change_no_caption(video, monkeypatch, capsys)
 def test_a_rehearsal_leaves_the_stream_before_its_first_second():
     """What compiles for a live stream does so on a twin."""
     vlm = StreamingVLM.from_pretrained(checkpoints.tiny(), dtype="float32")
-    beside = Beside(vlm.recall(memory=MemoryConfig(budget=60, clip_frames=8), fps=2.0), ["0:01 What?"])
+    beside = SideQuestions(vlm.qa_session(memory=MemoryConfig(budget=60, clip_frames=8), fps=2.0), ["0:01 What?"])
     frames = np.zeros((2, 3, 56, 84), np.uint8)
     beside.rehearse(Chunk(frames, 7.0, 8.0))
     assert beside.recall.position == 0 and beside.schedule.recall is beside.recall

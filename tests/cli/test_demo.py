@@ -5,8 +5,9 @@ import json
 import av
 import pytest
 
-from svlm_jax import cli, demo
 from svlm_jax.checkpoint import hf
+from svlm_jax.cli import demo_match as demo
+from svlm_jax.cli.main import main as cli
 from svlm_jax.synthetic import Match
 from tests import checkpoints
 

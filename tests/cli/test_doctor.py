@@ -3,11 +3,11 @@ import json
 import jax
 import pytest
 
-from svlm_jax import cli
 from svlm_jax.cache.window import WindowConfig
-from svlm_jax.functional import abstract_params
-from svlm_jax.memory import QWEN_LENGTHS, plan
+from svlm_jax.cli.main import main as cli
+from svlm_jax.models.functional import abstract_params
 from svlm_jax.models.presets import PRESETS, preset
+from svlm_jax.streaming.memory_plan import QWEN_LENGTHS, plan
 
 
 def report(capsys, *argv):

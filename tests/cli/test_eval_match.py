@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from svlm_jax import cli
 from svlm_jax.checkpoint import hf
+from svlm_jax.cli.main import main as cli
 from svlm_jax.eval import results
 from svlm_jax.synthetic import evaluate
 from tests import checkpoints

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from svlm_jax import cli
+from svlm_jax.cli.main import main as cli
 
 
 @pytest.mark.parametrize("command", [[], ["watch"], ["ask"], ["train"], ["eval"], ["bench"], ["convert"], ["doctor"], ["demo"]])
@@ -19,7 +19,7 @@ def test_help_teaches_by_example(command, capsys):
 def test_help_imports_nothing_heavy():
     program = (
         "import sys, contextlib, io, svlm_jax\n"
-        "from svlm_jax import cli\n"
+        "from svlm_jax.cli import main\n"
         "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
         "    cli.main(['watch', '--help'])\n"
         "heavy = {'jax', 'flax', 'av', 'numpy', 'rich', 'huggingface_hub', 'torch', 'transformers'} & set(sys.modules)\n"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from svlm_jax.interrupt import Interrupted, Stoppable, interruptible
+from svlm_jax.host.signals import Interrupted, Stoppable, interruptible
 
 
 def send(number=signal.SIGTERM):

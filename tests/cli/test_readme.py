@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from svlm_jax import cli
+from svlm_jax.cli.main import main as cli
 from tests import clips
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ def test_python_examples_run(tmp_path, monkeypatch, capsys):
     for block in blocks:
         exec(block.replace("mit-han-lab/StreamingVLM", str(MODEL)), names)
     assert names["session"].chunks == 3
-    assert names["state"].clock.tolist() == [3]
+    assert names["state"].chunk_index.tolist() == [3]
     assert "0 s: " in capsys.readouterr().out
 
 

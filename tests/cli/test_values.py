@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from svlm_jax.commands.values import number, size, window
+from svlm_jax.cli.values import number, size, window
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import av
 import pytest
 import safetensors.numpy
 
-from svlm_jax import cli
+from svlm_jax.cli.main import main as cli
 from tests import clips
 
 MODEL = Path(__file__).parents[1] / "golden" / "streamingvlm" / "checkpoint"
@@ -278,7 +278,7 @@ def test_a_defect_is_one_line_and_a_traceback_only_on_request(clip, monkeypatch,
     def fail(*_, **__):
         raise RuntimeError("the sky fell")
 
-    monkeypatch.setattr("svlm_jax.streaming.session.StreamingVLM.from_pretrained", fail)
+    monkeypatch.setattr("svlm_jax.streaming.vlm.StreamingVLM.from_pretrained", fail)
     assert watch(clip) == 1
     complaint = sentence(capsys)
     assert "the sky fell" in complaint

@@ -7,7 +7,6 @@ import pytest
 
 from svlm_jax.cache.ring import Role
 from svlm_jax.checkpoint.random import random_config
-from svlm_jax.checkpoint.tokenizer import Tokenizer
 from svlm_jax.data.annotations import Annotation, Question, Word
 from svlm_jax.data.chunks import (
     IGNORED,
@@ -24,7 +23,8 @@ from svlm_jax.data.chunks import (
 )
 from svlm_jax.errors import ConfigError, DataError
 from svlm_jax.models.positions import rope_positions
-from svlm_jax.streaming.prompt import MARKER, PromptBuilder
+from svlm_jax.prompt.commentary import MARKER, PromptBuilder
+from svlm_jax.prompt.tokenizer import Tokenizer
 from tests.checkpoints import tiny
 
 MODEL = random_config("qwen2_5_vl")

@@ -7,7 +7,7 @@ from svlm_jax.data.annotations import Annotation, Word
 from svlm_jax.data.chunks import ChunkSettings
 from svlm_jax.data.clips import Pixels, inside, letterbox, nearest, read_clip, source_size
 from svlm_jax.errors import DataError, SourceError
-from svlm_jax.streaming.sources import open_source
+from svlm_jax.video.source import open_source
 from tests import clips
 
 

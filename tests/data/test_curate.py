@@ -7,8 +7,8 @@ import pytest
 from svlm_jax.data.annotations import Annotation, Word
 from svlm_jax.data.curate import Curator
 from svlm_jax.data.transcripts import Sentence, spread
-from svlm_jax.endpoint import Endpoint
 from svlm_jax.errors import DataError, EndpointError
+from svlm_jax.host.chat_client import Endpoint
 from tests.endpoints import serving
 
 SENTENCES = [

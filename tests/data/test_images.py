@@ -5,7 +5,7 @@ import pytest
 
 from svlm_jax.data.images import image_tile, image_tiles
 from svlm_jax.errors import ConfigError
-from svlm_jax.models.anyres import tiling
+from svlm_jax.models.llava_onevision.anyres import tiling
 from tests.models import llava_oracle as oracle
 
 

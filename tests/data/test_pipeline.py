@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from svlm_jax.checkpoint.random import random_config
-from svlm_jax.checkpoint.tokenizer import Tokenizer
 from svlm_jax.data.annotations import Annotation, AnnotationFile, Word, write_annotations
 from svlm_jax.data.chunks import IGNORED, Bucket, ChunkBuilder, Sample
 from svlm_jax.data.clips import Pixels
 from svlm_jax.data.pipeline import Pipeline, PipelineSettings
 from svlm_jax.data.samples import AnnotatedVideos
 from svlm_jax.errors import ConfigError, DataError
+from svlm_jax.prompt.tokenizer import Tokenizer
 from svlm_jax.synthetic import write_match
 from tests import clips
 from tests.checkpoints import tiny

@@ -3,14 +3,15 @@
 import jax
 import numpy as np
 
-from svlm_jax import functional
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.data import chunks
 from svlm_jax.data.chunks import ChunkBuilder, ChunkSettings, Turn
-from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.sampling import Sampling
-from svlm_jax.streaming.session import StreamingVLM, StreamSettings
+from svlm_jax.engine.sampling import Sampling
+from svlm_jax.models import functional
+from svlm_jax.streaming.settings import StreamSettings
+from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic import Match
+from svlm_jax.video.chunk import Chunk
 from tests.checkpoints import tiny
 
 SIZE = (84, 112)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from svlm_jax.commands.eval_published import NAMES
+from svlm_jax.cli.eval_published import NAMES
 from svlm_jax.errors import EvalError
 from svlm_jax.eval.benchmarks import BENCHMARKS, named
 from svlm_jax.eval.protocols import Outcome

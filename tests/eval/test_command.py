@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from svlm_jax import cli
-from svlm_jax.commands import eval_published
+from svlm_jax.cli import eval_published
+from svlm_jax.cli.main import main as cli
 from tests.endpoints import serving
 from tests.eval import sets
 from tests.eval.fakes import Reader
@@ -85,7 +85,7 @@ def test_answers_from_a_memory(reader, tmp_path, monkeypatch):
         made.append((memory.policy, memory.budget, max_new_tokens))
         return watcher
 
-    monkeypatch.setattr("svlm_jax.eval.recaller.Recaller", recaller)
+    monkeypatch.setattr("svlm_jax.eval.qa_adapter.QAAdapter", recaller)
     common = ("rvs-ego", "--data", sets.rvs(tmp_path / "data"), "--model", "m", "--results", tmp_path / "out")
     assert run(*common, "--rows", "stream", "--recall", "vsb+par", "--budget", 600) == 0
     assert made == [("vsb+par", 600, 256)]

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from svlm_jax.cache.window import WindowConfig
+from svlm_jax.engine.sampling import Sampling
 from svlm_jax.eval.benchmarks import BENCHMARKS
+from svlm_jax.eval.commentary_adapter import CommentaryAdapter
 from svlm_jax.eval.runner import Run, run_row
-from svlm_jax.eval.watcher import Watcher
-from svlm_jax.interrupt import Interrupted
-from svlm_jax.streaming.sampling import Sampling
-from svlm_jax.streaming.session import Session, StreamingVLM, StreamSettings
+from svlm_jax.host.signals import Interrupted
+from svlm_jax.streaming.session import Session
+from svlm_jax.streaming.settings import StreamSettings
+from svlm_jax.streaming.vlm import StreamingVLM
 from tests import checkpoints, clips
 from tests.eval import sets
 from tests.eval.fakes import Reader
@@ -107,7 +109,7 @@ def watcher():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Session, "feed", told)
-        yield Watcher(vlm, settings)
+        yield CommentaryAdapter(vlm, settings)
 
 
 @pytest.mark.parametrize(

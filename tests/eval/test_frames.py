@@ -9,7 +9,7 @@ from PIL import Image
 from svlm_jax.errors import SourceError
 from svlm_jax.eval import frames
 from svlm_jax.eval.frames import Video
-from svlm_jax.streaming.chunk import Chunk
+from svlm_jax.video.chunk import Chunk
 from tests import clips
 from tests.eval import sets
 

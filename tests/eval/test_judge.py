@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-from svlm_jax.endpoint import Endpoint
 from svlm_jax.errors import EvalError
 from svlm_jax.eval.benchmarks import BENCHMARKS
 from svlm_jax.eval.items import Item
@@ -15,6 +14,7 @@ from svlm_jax.eval.judge import Judge, judge_answers, judge_pairs, lone_letter, 
 from svlm_jax.eval.judging import judge_row
 from svlm_jax.eval.predictions import read_predictions, write_predictions
 from svlm_jax.eval.runner import Run, run_row
+from svlm_jax.host.chat_client import Endpoint
 from tests.endpoints import serving
 from tests.eval import sets
 from tests.eval.fakes import Reader

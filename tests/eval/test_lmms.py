@@ -13,7 +13,7 @@ from PIL import Image
 
 from svlm_jax.errors import ConfigError, EvalError
 from svlm_jax.eval.lmms.requests import asked
-from svlm_jax.streaming.session import StreamingVLM
+from svlm_jax.streaming.vlm import StreamingVLM
 from tests import checkpoints, clips
 from tests.eval import lmms_contract, sets
 from tests.eval.fakes import Reader
@@ -41,7 +41,7 @@ def reader(model, monkeypatch):
     reader = Reader(lambda question, seen: f"{seen}")
     reader.generation_config = {}
     monkeypatch.setattr(model.StreamingVLM, "from_pretrained", lambda *arguments, **settings: None)
-    monkeypatch.setattr(model, "Watcher", lambda vlm, revision: reader)
+    monkeypatch.setattr(model, "CommentaryAdapter", lambda vlm, revision: reader)
     return reader
 
 

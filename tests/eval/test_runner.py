@@ -10,7 +10,7 @@ from svlm_jax.eval.benchmarks import BENCHMARKS
 from svlm_jax.eval.interface import Answer
 from svlm_jax.eval.records import stored
 from svlm_jax.eval.runner import Run, run_row, share
-from svlm_jax.interrupt import Interrupted
+from svlm_jax.host.signals import Interrupted
 from tests.eval import sets
 from tests.eval.fakes import Reader
 

@@ -46,10 +46,10 @@ def ring(kind, shape, seed=0):
         order[rng.permutation(c)[:live]] = rng.permutation(live)
     order = np.tile(order, (b, 1)).astype(np.int32)
     newest = max(int(order.max()), t - 1)
-    query_order = np.tile(np.arange(newest - t + 1, newest + 1, dtype=np.int32), (b, 1))
+    query_index = np.tile(np.arange(newest - t + 1, newest + 1, dtype=np.int32), (b, 1))
     if kind == "third empty" and t > 1:
-        query_order[-1, 1] = -1  # a row of padding
-    return jnp.asarray(query_order), jnp.asarray(order)
+        query_index[-1, 1] = -1  # a row of padding
+    return jnp.asarray(query_index), jnp.asarray(order)
 
 
 def angles(shape, seed=1):
@@ -86,12 +86,12 @@ def check(implementation, shape, orders, rope=None, **options):
     np.testing.assert_allclose(lse, want_lse, atol=1e-4, rtol=1e-5)
 
 
-def by_hand(query, keys, values, query_order, slot_order, sink=0, window=10**6):
+def by_hand(query, keys, values, query_index, kv_index, sink=0, window=10**6):
     """One query at a time, over the slots it sees, in float64."""
     query, keys, values = (np.asarray(x, np.float64) for x in (query, keys, values))
     out, lse = np.zeros(query.shape), np.full((query.shape[0], query.shape[2], query.shape[1]), -1e30)
     for b, t, n in np.ndindex(query.shape[:3]):
-        k, q = slot_order[b], query_order[b, t]
+        k, q = kv_index[b], query_index[b, t]
         seen = (k >= 0) & (k <= q) & ((k < sink) | (q - k < window))
         if seen.any():
             head = n * keys.shape[1] // query.shape[2]
@@ -144,42 +144,42 @@ def test_rope_at_read_equals_turned_keys():
 
 
 def test_slot_order_means_nothing(implementation):
-    (query, keys, values), (query_order, slot_order) = arrays("turn", implementation.dtype), ring("third empty", "turn")
+    (query, keys, values), (query_index, kv_index) = arrays("turn", implementation.dtype), ring("third empty", "turn")
     shuffle = np.random.default_rng(1).permutation(keys.shape[2])
-    moved = run(implementation, (query, keys[:, :, shuffle], values[:, :, shuffle]), (query_order, slot_order[:, shuffle]))
-    before = run(implementation, (query, keys, values), (query_order, slot_order))
+    moved = run(implementation, (query, keys[:, :, shuffle], values[:, :, shuffle]), (query_index, kv_index[:, shuffle]))
+    before = run(implementation, (query, keys, values), (query_index, kv_index))
     for have, want in zip(moved, before, strict=True):
         np.testing.assert_allclose(have, want, atol=implementation.atol, rtol=1e-6)
 
 
 def test_empty_slots_mean_nothing(implementation):
     """Neither what lies in them nor their number."""
-    (query, keys, values), (query_order, slot_order) = arrays("turn", implementation.dtype), ring("third empty", "turn")
-    empty = (slot_order < 0)[:, None, :, None]
-    before = run(implementation, (query, keys, values), (query_order, slot_order))
+    (query, keys, values), (query_index, kv_index) = arrays("turn", implementation.dtype), ring("third empty", "turn")
+    empty = (kv_index < 0)[:, None, :, None]
+    before = run(implementation, (query, keys, values), (query_index, kv_index))
     rubbish = query, jnp.where(empty, 1e4, keys).astype(keys.dtype), jnp.where(empty, -1e4, values).astype(keys.dtype)
-    for have, want in zip(run(implementation, rubbish, (query_order, slot_order)), before, strict=True):
+    for have, want in zip(run(implementation, rubbish, (query_index, kv_index)), before, strict=True):
         np.testing.assert_array_equal(have, want)
-    live = np.flatnonzero(np.asarray(slot_order[0]) >= 0)
-    fewer = run(implementation, (query, keys[:, :, live], values[:, :, live]), (query_order, slot_order[:, live]))
+    live = np.flatnonzero(np.asarray(kv_index[0]) >= 0)
+    fewer = run(implementation, (query, keys[:, :, live], values[:, :, live]), (query_index, kv_index[:, live]))
     for have, want in zip(fewer, before, strict=True):
         np.testing.assert_allclose(have, want, atol=implementation.atol, rtol=1e-6)
 
 
 def test_rows_that_see_nothing_are_zero(implementation):
-    tensors, (query_order, slot_order) = arrays("turn", implementation.dtype), ring("third empty", "turn")
-    out, lse = run(implementation, tensors, (query_order, slot_order))
+    tensors, (query_index, kv_index) = arrays("turn", implementation.dtype), ring("third empty", "turn")
+    out, lse = run(implementation, tensors, (query_index, kv_index))
     np.testing.assert_array_equal(out[-1, 1], 0)
     assert (lse[-1, :, 1] <= -1e29).all() and np.isfinite(lse).all()
     assert np.abs(out[-1, 2]).max() > 0.01
 
 
 def test_two_parts_of_the_cache_merge_into_the_whole(implementation):
-    (query, keys, values), (query_order, slot_order) = arrays("turn", implementation.dtype), ring("third empty", "turn")
-    whole = run(implementation, (query, keys, values), (query_order, slot_order))
+    (query, keys, values), (query_index, kv_index) = arrays("turn", implementation.dtype), ring("third empty", "turn")
+    whole = run(implementation, (query, keys, values), (query_index, kv_index))
     cut = 77
     parts = [
-        run(implementation, (query, keys[:, :, part], values[:, :, part]), (query_order, slot_order[:, part]))
+        run(implementation, (query, keys[:, :, part], values[:, :, part]), (query_index, kv_index[:, part]))
         for part in (slice(0, cut), slice(cut, None))
     ]
     for have, want in zip(merge(*map(jnp.asarray, (*parts[0], *parts[1]))), whole, strict=True):

@@ -4,16 +4,16 @@ import pathlib
 
 import pytest
 
+from benchmarks import golden_replay
 from pallas_kernels import dispatch
-from svlm_jax.streaming.session import StreamingVLM
-from tests import golden_replay
+from svlm_jax.streaming.vlm import StreamingVLM
 
 FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "streamingvlm"
 
 
 @pytest.mark.slow
 def test_recording_through_interpreted_kernels(monkeypatch):
-    """All recordings: `python -m tests.golden_replay tests/golden/streamingvlm --implementation interpret`."""
+    """All recordings: `python -m benchmarks.golden_replay tests/golden/streamingvlm --implementation interpret`."""
     named, used = dispatch._named, set()
 
     def noted(kernel, name, implementation, *rest):

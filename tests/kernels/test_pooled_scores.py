@@ -35,10 +35,10 @@ def check(implementation, shape, kind):
 
 def test_the_reference_is_the_mean_of_softmax_weights():
     query, keys = (np.asarray(x, np.float64) for x in tensors("turn", jnp.float32))
-    query_order, slot_order = (np.asarray(x) for x in ring("third empty", "turn"))
+    query_index, kv_index = (np.asarray(x) for x in ring("third empty", "turn"))
     want, real = np.zeros((1, 1, keys.shape[2])), 0
-    for t in np.flatnonzero(query_order[0] >= 0):
-        seen = (slot_order[0] >= 0) & (slot_order[0] <= query_order[0, t])
+    for t in np.flatnonzero(query_index[0] >= 0):
+        seen = (kv_index[0] >= 0) & (kv_index[0] <= query_index[0, t])
         for n in range(query.shape[2]):
             weight = np.exp(SCALE * keys[0, 0, seen] @ query[0, t, n])
             want[0, 0, seen] += weight / weight.sum()

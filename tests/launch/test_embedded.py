@@ -8,7 +8,7 @@ import pytest
 from configs import facts
 from launch import embedded
 from svlm_jax.checkpoint.streaming_block import streaming_block
-from svlm_jax.streaming.session import StreamingVLM
+from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic.tokenizer import STREAMING
 
 SHORT = ("loop.steps=2", "loop.eval_batches=1", "loop.accumulate=1")

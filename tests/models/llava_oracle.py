@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svlm_jax import functional
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.random import random_config
-from svlm_jax.config import ModelConfig
 from svlm_jax.data.images import image_tile, image_tiles
-from svlm_jax.data.video import resize
-from svlm_jax.functional import Params
-from svlm_jax.models.anyres import image_tokens
+from svlm_jax.models import functional
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.functional import Params
+from svlm_jax.models.llava_onevision.anyres import image_tokens
 from svlm_jax.models.positions import rope_positions
+from svlm_jax.video.resize import resize
 from tests.models import oracle
 
 IMAGE, VIDEO = 311, 306

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svlm_jax import functional
 from svlm_jax.checkpoint import hf
-from svlm_jax.config import ModelConfig
-from svlm_jax.functional import Params
-from svlm_jax.models.grid import Grid
+from svlm_jax.models import functional
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.functional import Params
 from svlm_jax.models.positions import rope_positions
+from svlm_jax.models.qwen2_vl.patches import Grid
 
 VOCAB = 320
 VISION_START, VISION_END, VIDEO, IMAGE = 304, 305, 306, 311

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from svlm_jax.config_siglip import SiglipConfig, default_pinpoints
 from svlm_jax.errors import ConfigError
-from svlm_jax.models.anyres import best_canvas, image_tokens, tiling
+from svlm_jax.models.llava_onevision.anyres import best_canvas, image_tokens, tiling
+from svlm_jax.models.llava_onevision.config import SiglipConfig, default_pinpoints
 from svlm_jax.models.presets import preset
 
 

@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svlm_jax import cli, functional
-from svlm_jax.config_siglip import default_pinpoints
+from svlm_jax.cli.main import main as cli
 from svlm_jax.data.images import image_tiles
 from svlm_jax.errors import ConfigError
-from svlm_jax.models import anyres, llava_onevision, siglip
+from svlm_jax.models import functional
+from svlm_jax.models.llava_onevision import anyres
+from svlm_jax.models.llava_onevision import model as llava_onevision
+from svlm_jax.models.llava_onevision import tower as siglip
+from svlm_jax.models.llava_onevision.config import default_pinpoints
 from svlm_jax.models.positions import rope_positions
 from tests import checkpoints, clips
 from tests.models import llava_oracle as oracle

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from svlm_jax import functional
+from svlm_jax.cache.kv import KV
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.random import random_config
 from svlm_jax.errors import ConfigError
-from svlm_jax.models.grid import layout, patchify
-from svlm_jax.models.kv import KV
+from svlm_jax.models import functional
 from svlm_jax.models.positions import rope_positions
+from svlm_jax.models.qwen2_vl.patches import layout, patchify
 from svlm_jax.models.vlm import place
 from tests import checkpoints
 
@@ -86,8 +86,8 @@ def loaded():
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
-def decode(cfg, params, x, positions, cache, slots, query_order, slot_order):
-    return functional.bind(cfg, params).decode(x, positions, cache, slots, query_order, slot_order)
+def decode(cfg, params, x, positions, cache, slots, query_index, kv_index):
+    return functional.bind(cfg, params).decode(x, positions, cache, slots, query_index, kv_index)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -116,14 +116,14 @@ def test_cached_decoding_equals_one_shot(pieces):
     module = functional.bind(cfg, params)
     capacity = 30
     slots = np.stack([np.random.default_rng(b).permutation(capacity)[:total] for b in range(batch)]).astype(np.int32)
-    slot_order = np.full((batch, capacity), -1, np.int32)
-    cache, start, hidden = KV.empty(cfg.text, batch, capacity, jnp.float32), 0, []
+    kv_index = np.full((batch, capacity), -1, np.int32)
+    cache, start, hidden = KV.empty(cfg.text.kv_shape, batch, capacity, jnp.float32), 0, []
     for count in pieces:
         part = slice(start, start + count)
         order = np.tile(np.arange(start, start + count, dtype=np.int32), (batch, 1))
-        np.put_along_axis(slot_order, slots[:, part], order, 1)
+        np.put_along_axis(kv_index, slots[:, part], order, 1)
         x = module.embed(ids[:, part])
-        y, cache = decode(cfg, params, x, positions[:, :, part], cache, slots[:, part], order, slot_order.copy())
+        y, cache = decode(cfg, params, x, positions[:, :, part], cache, slots[:, part], order, kv_index.copy())
         hidden.append(y)
         start += count
     np.testing.assert_allclose(module.logits(jnp.concatenate(hidden, 1)), expected, atol=2e-5)
@@ -143,9 +143,9 @@ def test_tokens_without_a_slot_are_not_kept():
     x = functional.bind(cfg, params).embed(ids)
     slots = np.where(np.arange(21) % 2, 30, np.arange(21)).astype(np.int32)
     order = np.tile(np.arange(21, dtype=np.int32), (2, 1))
-    slot_order = np.full((2, 30), -1, np.int32)
+    kv_index = np.full((2, 30), -1, np.int32)
     _, cache = decode(
-        cfg, params, x, positions, KV.empty(cfg.text, 2, 30, jnp.float32), np.tile(slots, (2, 1)), order, slot_order
+        cfg, params, x, positions, KV.empty(cfg.text.kv_shape, 2, 30, jnp.float32), np.tile(slots, (2, 1)), order, kv_index
     )
     for array in (*cache.keys, *cache.values, *cache.rotated):
         written = np.flatnonzero(np.abs(array).max((0, 1, 3)))
@@ -177,7 +177,7 @@ def test_decode_loop_updates_the_cache_in_place(batch):
     """A copy of the cache a token would cost more than the attention; donation must give the buffers back."""
     cfg, params = loaded().config, loaded().params
     capacity = 500
-    cache = KV.empty(cfg.text, batch, capacity, jnp.float32)
+    cache = KV.empty(cfg.text.kv_shape, batch, capacity, jnp.float32)
 
     @functools.partial(jax.jit, donate_argnums=1)
     def speak(params, cache, tokens):

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svlm_jax import functional
 from svlm_jax.models import decoder as decoder_module
-from svlm_jax.models import grid as grid_module
-from svlm_jax.models import vision as vision_module
+from svlm_jax.models import functional
 from svlm_jax.models.positions import rope_positions
+from svlm_jax.models.qwen2_vl import patches as grid_module
+from svlm_jax.models.qwen2_vl import tower as vision_module
 from tests.models import oracle
 
 FAMILIES = ("qwen2_5_vl", "qwen2_vl")

@@ -6,9 +6,11 @@ import pathlib
 import numpy as np
 
 from svlm_jax.cache.window import WindowConfig
-from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.sampling import Sampling
-from svlm_jax.streaming.session import Session, StreamingVLM, StreamSettings
+from svlm_jax.engine.sampling import Sampling
+from svlm_jax.streaming.session import Session
+from svlm_jax.streaming.settings import StreamSettings
+from svlm_jax.streaming.vlm import StreamingVLM
+from svlm_jax.video.chunk import Chunk
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 WINDOW = WindowConfig(vision=4, text=4, sink=12, tail=16)

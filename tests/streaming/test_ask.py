@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from svlm_jax.engine import commentate as step
 from svlm_jax.errors import ConfigError, StreamError
-from svlm_jax.streaming import step
 from tests.streaming.streams import SETTINGS, chunk, model, run
 
 QUESTION = "Who has the ball, and what is the score?"
@@ -13,7 +13,7 @@ ROOM = 96
 
 
 def stream(**changes):
-    return model().stream(SETTINGS, **{"room": ROOM, "keep_logits": True, **changes})
+    return model().stream(SETTINGS, **{"qa_token_budget": ROOM, "keep_logits": True, **changes})
 
 
 def first_logits(session, question, clip):
@@ -82,12 +82,14 @@ def test_room_changes_nothing_else():
 
 
 def test_questions_that_have_no_room():
-    with pytest.raises(ConfigError, match=r"a question of \d+ tokens with an answer of up to 4: expected at most room=0"):
-        stream(room=0).ask(QUESTION, chunk(0), max_new_tokens=4)
-    with pytest.raises(ConfigError, match="expected at most room=96 tokens together"):
+    with pytest.raises(
+        ConfigError, match=r"a question of \d+ tokens with an answer of up to 4: expected at most qa_token_budget=0"
+    ):
+        stream(qa_token_budget=0).ask(QUESTION, chunk(0), max_new_tokens=4)
+    with pytest.raises(ConfigError, match="expected at most qa_token_budget=96 tokens together"):
         stream().ask("word " * 200, chunk(0), max_new_tokens=4)
-    with pytest.raises(ConfigError, match="room=-1: expected 0 or more"):
-        stream(room=-1)
+    with pytest.raises(ConfigError, match="qa_token_budget=-1: expected 0 or more"):
+        stream(qa_token_budget=-1)
 
 
 def test_nothing_was_said_by_a_stream_that_was_only_asked():

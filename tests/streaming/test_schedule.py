@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from svlm_jax.errors import StreamError
-from svlm_jax.streaming.chunk import Chunk, split
-from svlm_jax.streaming.dialogue import Answer
+from svlm_jax.prompt.qa import Answer
 from svlm_jax.streaming.schedule import Schedule, Timed, clock, spans, timed
+from svlm_jax.video.chunk import Chunk, split
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_times_are_told_as_clocks_and_stretches():
 
 
 class Stub:
-    """Stands for a `Recall`: says which frames it has seen when it is asked."""
+    """Stands for a `QASession`: says which frames it has seen when it is asked."""
 
     def __init__(self):
         self.position, self.seen = 0.0, []

@@ -10,9 +10,9 @@ import pytest
 
 from svlm_jax.cache.ring import Role
 from svlm_jax.cache.window import WindowConfig
+from svlm_jax.engine import commentate as step
 from svlm_jax.errors import CheckpointError, ConfigError, StreamError
-from svlm_jax.streaming import step
-from svlm_jax.streaming.chunk import Chunk
+from svlm_jax.video.chunk import Chunk
 from tests import clips
 from tests.streaming import streams
 from tests.streaming.streams import SETTINGS, model, run
@@ -101,7 +101,7 @@ def test_streams_in_a_batch_say_what_they_say_alone(uninterrupted):
             said[b].append(tuple(np.asarray(out.token[b])[: int(out.count[b])].tolist()))
     assert said == expected
     one = step.unstack(state, 1)
-    assert one.clock.tolist() == [5] and one.keys[0].shape[0] == 1
+    assert one.chunk_index.tolist() == [5] and one.keys[0].shape[0] == 1
 
 
 def test_nothing_recompiles_and_no_memory_grows():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from svlm_jax.streaming.caption import Caption, Timing
-from svlm_jax.streaming.session import StreamSettings
+from svlm_jax.streaming.settings import StreamSettings
 from svlm_jax.synthetic import Match
 from svlm_jax.synthetic.evaluate import evaluate_match
 

@@ -7,18 +7,18 @@ import pytest
 
 from configs.facts import MIDDLE as GRIDS
 from configs.facts import architecture
-from svlm_jax.checkpoint.tokenizer import Tokenizer
 from svlm_jax.data.chunks import IGNORED
 from svlm_jax.errors import ConfigError, SourceError
 from svlm_jax.models.positions import rope_positions
-from svlm_jax.streaming.dialogue import Dialogue
-from svlm_jax.streaming.prompt import SYSTEM
-from svlm_jax.streaming.sources import open_source
+from svlm_jax.prompt.commentary import SYSTEM
+from svlm_jax.prompt.qa import Dialogue
+from svlm_jax.prompt.tokenizer import Tokenizer
 from svlm_jax.synthetic import Facts
 from svlm_jax.synthetic.facts import APART, EVERY, FLAGS, SHOWN
 from svlm_jax.synthetic.facts_render import COLOURS, INK, NOISE, PART, SHAPES, SIDE, shape
 from svlm_jax.synthetic.facts_samples import FactSamples, FactSettings
 from svlm_jax.synthetic.facts_tokenizer import PLAIN, VOCAB_SIZE, write_facts_tokenizer
+from svlm_jax.video.source import open_source
 
 SIZE = (SIDE, SIDE)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from svlm_jax.checkpoint.random import random_config
-from svlm_jax.checkpoint.tokenizer import Tokenizer
 from svlm_jax.data.chunks import IGNORED, ChunkBuilder, ChunkSettings
 from svlm_jax.errors import ConfigError
+from svlm_jax.prompt.tokenizer import Tokenizer
 from svlm_jax.synthetic.commentary import VOCABULARY, parse
 from svlm_jax.synthetic.samples import MatchSamples, MatchSettings
 from tests.checkpoints import tiny

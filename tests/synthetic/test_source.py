@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from svlm_jax.errors import SourceError
-from svlm_jax.streaming.sources import open_source
 from svlm_jax.synthetic import Match
+from svlm_jax.video.source import open_source
 
 
 def test_frames_at_model_size_are_the_pictures_of_the_match():

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from svlm_jax.checkpoint.tokenizer import Tokenizer
-from svlm_jax.functional import abstract_params
+from svlm_jax.models.flat_params import flatten
+from svlm_jax.models.functional import abstract_params
+from svlm_jax.prompt.tokenizer import Tokenizer
 from svlm_jax.synthetic.tokenizer import PLAIN, SPECIAL, VOCAB_SIZE, token_id, write_tokenizer
 from svlm_jax.train.config import load_config
 from svlm_jax.train.run import Source, sets
-from svlm_jax.train.tree import flatten
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from svlm_jax.config import ModelConfig
 from svlm_jax.data.chunks import Batch
+from svlm_jax.models.config import ModelConfig
 from tests.train import tiny
 
 LENGTHS = (24, 30)

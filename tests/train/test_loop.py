@@ -14,19 +14,19 @@ import jax
 import numpy as np
 import pytest
 
+from svlm_jax import sharding
 from svlm_jax.data.chunks import Batch
 from svlm_jax.data.samples import Broken
 from svlm_jax.errors import CheckpointError, ConfigError, DataError
-from svlm_jax.train import sharding
+from svlm_jax.models.flat_params import Flat
+from svlm_jax.sharding import MeshConfig
 from svlm_jax.train.checkpoints import Checkpoints, Identity, checksum
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.loop import Loop, LoopConfig
 from svlm_jax.train.metrics import JsonLines, Reports, TensorBoard, WeightsAndBiases, duration
 from svlm_jax.train.optimizer import OptimizerConfig, make_optimizer, schedule
-from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition, TrainState, init_state, place_flat
 from svlm_jax.train.step import Step
-from svlm_jax.train.tree import Flat
 from tests.train import tiny
 from tests.train.streams import Stream
 

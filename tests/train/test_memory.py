@@ -3,13 +3,14 @@
 import jax
 import pytest
 
+from svlm_jax import sharding
 from svlm_jax.data.chunks import Batch, Bucket, blank_sample
 from svlm_jax.models.presets import preset
-from svlm_jax.train import flops, sharding
+from svlm_jax.sharding import MeshConfig
+from svlm_jax.train import flops
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.memory import report
 from svlm_jax.train.optimizer import OptimizerConfig, make_optimizer
-from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition
 from svlm_jax.train.step import Step
 from tests.train import tiny

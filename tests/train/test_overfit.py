@@ -8,23 +8,24 @@ import jax
 import numpy as np
 import pytest
 
+from svlm_jax import sharding
 from svlm_jax.checkpoint.hf import Checkpoint
 from svlm_jax.checkpoint.random import random_config, write_random_checkpoint
-from svlm_jax.checkpoint.tokenizer import Tokenizer
 from svlm_jax.data.chunks import Bucket, ChunkBuilder, ChunkSettings, Sample, Turn, blank_sample
 from svlm_jax.data.pipeline import Pipeline, PipelineSettings
-from svlm_jax.streaming.chunk import Chunk
-from svlm_jax.streaming.sampling import Sampling
-from svlm_jax.streaming.session import StreamingVLM
-from svlm_jax.train import sharding, tree
+from svlm_jax.engine.sampling import Sampling
+from svlm_jax.models import flat_params
+from svlm_jax.prompt.tokenizer import Tokenizer
+from svlm_jax.sharding import MeshConfig
+from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.train.checkpoints import Checkpoints, Identity, checksum
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.loop import Loop, LoopConfig
 from svlm_jax.train.metrics import Reports
 from svlm_jax.train.optimizer import OptimizerConfig, make_optimizer, schedule
-from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition, init_flat, init_state, merged
 from svlm_jax.train.step import Step
+from svlm_jax.video.chunk import Chunk
 
 SECONDS, SIZE = 3, (56, 56)
 CHUNKS = ChunkSettings(system="Tell.", sink=8, tail=8)
@@ -114,7 +115,7 @@ def test_ten_chunks_are_learned_and_told_again(tmp_path: Path) -> None:
     assert losses[0] > 4
     assert losses[-1] < 0.02, losses[::10]
 
-    params = tree.to_model(merged(state.params, frozen, partition.lora))
+    params = flat_params.to_model(merged(state.params, frozen, partition.lora))
     params = jax.device_put(jax.tree.map(np.asarray, params), jax.devices()[0])
     vlm = StreamingVLM(Checkpoint(config, params, tmp_path / "tokenizer", {}))
     exactly = Sampling(temperature=0, repetition_penalty=1.0, max_new_tokens=40)

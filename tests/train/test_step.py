@@ -9,18 +9,18 @@ import numpy as np
 import optax
 import pytest
 
-from svlm_jax import functional
+from svlm_jax import sharding
 from svlm_jax.data.chunks import Batch
 from svlm_jax.errors import ConfigError
-from svlm_jax.functional import Params
-from svlm_jax.train import sharding, tree
+from svlm_jax.models import flat_params, functional
+from svlm_jax.models.flat_params import Flat
+from svlm_jax.models.functional import Params
+from svlm_jax.sharding import MeshConfig
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.lora import LoraConfig
 from svlm_jax.train.optimizer import OptimizerConfig, make_optimizer, schedule
-from svlm_jax.train.sharding import MeshConfig
 from svlm_jax.train.state import Partition, TrainState, init_state, merged, place_flat
 from svlm_jax.train.step import Step
-from svlm_jax.train.tree import Flat
 from tests.train import tiny
 
 CONFIG = tiny.config()
@@ -47,7 +47,7 @@ def reference() -> tuple[Batch, float, Flat]:
     """A batch of two samples that weigh differently, its loss, and the gradients of all parameters."""
     batch = tiny.weighing(tiny.batch(CONFIG, rows=2), 1.0, 0.5)
     value, gradients = jax.jit(jax.value_and_grad(functools.partial(_reference_sum, batch=batch)))(tiny.params(CONFIG))
-    return batch, float(value), tree.from_model(gradients)
+    return batch, float(value), flat_params.from_model(gradients)
 
 
 def _run(
@@ -130,7 +130,7 @@ def test_adapters_begin_as_the_model_and_learn(reference) -> None:
     step, state, frozen = _run(MeshConfig(1, 2, 2), 4, partition, Compute(dtype="float32", remat="none"), 1e-2)
     step.compile(batch)
     placed = sharding.place_batch(batch, step.mesh)
-    assert all(path.endswith((tree.DOWN, tree.UP)) for path in state.params)
+    assert all(path.endswith((flat_params.DOWN, flat_params.UP)) for path in state.params)
     losses = []
     for _ in range(3):
         sums = step.accumulate(state, frozen, step.zeros(), placed)
@@ -138,7 +138,7 @@ def test_adapters_begin_as_the_model_and_learn(reference) -> None:
         state, _ = step.apply(state, sums)
     np.testing.assert_allclose(losses[0], loss, rtol=1e-5)
     assert losses[2] < losses[1] < losses[0]
-    whole = tree.to_model(merged(state.params, frozen, partition.lora))
+    whole = flat_params.to_model(merged(state.params, frozen, partition.lora))
     changed = _reference_sum(jax.tree.map(np.asarray, whole), batch)
     after = step.accumulate(state, frozen, step.zeros(), placed)
     np.testing.assert_allclose(changed, after.totals[0], rtol=1e-4)

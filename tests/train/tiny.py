@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from svlm_jax.checkpoint.random import random_config
-from svlm_jax.config import ModelConfig
 from svlm_jax.data.chunks import Batch
-from svlm_jax.functional import Params, abstract_params
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.functional import Params, abstract_params
 
 PATCHES = 4  # video pads of one clip: 56 x 56 pixels, two frames
 

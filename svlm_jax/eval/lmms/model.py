@@ -11,19 +11,19 @@ from typing import Any, get_args
 from lmms_eval.api.model import lmms
 from PIL import Image
 
+from svlm_jax.cache.memory_config import MemoryConfig, Policy
 from svlm_jax.checkpoint.streaming_block import pixel_bounds
-from svlm_jax.commands.progress import loading
-from svlm_jax.config_memory import MemoryConfig, Policy
 from svlm_jax.errors import ConfigError, EvalError, SourceError, StreamError
 from svlm_jax.eval import protocols
+from svlm_jax.eval.commentary_adapter import CommentaryAdapter
 from svlm_jax.eval.frames import Video
 from svlm_jax.eval.interface import Model
 from svlm_jax.eval.items import Item
 from svlm_jax.eval.lmms.requests import Asked, asked
 from svlm_jax.eval.protocols import ROWS, Outcome, Protocol, Row
-from svlm_jax.eval.recaller import Recaller
-from svlm_jax.eval.watcher import Watcher
-from svlm_jax.streaming.session import StreamingVLM
+from svlm_jax.eval.qa_adapter import QAAdapter
+from svlm_jax.host.progress import loading
+from svlm_jax.streaming.vlm import StreamingVLM
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ class Svlm(lmms):
                 raise ConfigError(f"model argument {name}: expected one of {', '.join(names)}")
         self._row, self._protocol = row, Protocol(**protocol)
         self._memory = None if recall is None else MemoryConfig.of(recall, budget=budget)
-        self._watcher = Watcher(StreamingVLM.from_pretrained(pretrained, dtype=dtype, revision=revision), revision=revision)
+        vlm = StreamingVLM.from_pretrained(pretrained, dtype=dtype, revision=revision)
+        self._watcher = CommentaryAdapter(vlm, revision=revision)
         self._pixels = dict(pixel_bounds(self._watcher.generation_config, max_pixels))
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
@@ -127,7 +128,7 @@ class Svlm(lmms):
     def _outcomes(self, video: Video, group: Sequence[Item], protocol: Protocol) -> Iterator[Outcome]:
         model: Model = self._watcher
         if self._memory is not None:
-            model = Recaller(self._watcher, self._memory, max_new_tokens=protocol.max_new_tokens)
+            model = QAAdapter(self._watcher, self._memory, max_new_tokens=protocol.max_new_tokens)
         return protocols.play(model, video, group, self._row, protocol)
 
 

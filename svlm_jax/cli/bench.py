@@ -1,0 +1,115 @@
+"""`svlm bench`: what a second costs on this machine, for any model, in four memories."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from svlm_jax.cli.values import number, numbers, size, window
+
+if TYPE_CHECKING:
+    from svlm_jax.eval.efficiency import Plan
+    from svlm_jax.streaming.vlm import StreamingVLM
+
+DESCRIPTION = """\
+Measure latency a token against the length of the video for streaming, full attention, and windows with and without overlap;
+the parts of a second; memory over time; the frame rate and the number of streams that real time allows; and the time to the
+first token. Rows that are in the file already are not measured again, so an interrupted run goes on; a figure is drawn beside
+the file."""
+EXAMPLES = """\
+examples:
+  svlm bench --model random:small --size 448x252 --json bench.json      11 million random parameters, on a CPU
+  svlm bench --model random:qwen2.5-vl-7b --seconds 1024                a released shape, without a download
+  svlm bench --model mit-han-lab/StreamingVLM --size 1280x720 --window vision=8"""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "bench",
+        help="measure latency, memory and frame rates on this machine",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "--model",
+        default="embedded",
+        metavar="NAME",
+        help="a checkpoint folder, a hub id, embedded (default), or random:SHAPE: tiny, small, medium, qwen2.5-vl-7b, ...",
+    )
+    parser.add_argument("--size", type=size, metavar="WxH", help="of frames (what the model was trained on, else 720p's)")
+    parser.add_argument("--seconds", type=number(int, least=2), default=256, metavar="N", help="of the long streams (256)")
+    parser.add_argument("--tokens", type=number(int, least=1), default=10, metavar="N", help="of every reply (10)")
+    parser.add_argument("--window", type=window, default={}, metavar="PARTS", help="as in `svlm watch` (as trained)")
+    parser.add_argument(
+        "--frames", type=numbers, default=(16, 64, 256, 512), metavar="N,N", help="behind which a first token is timed"
+    )
+    parser.add_argument("--rates", type=numbers, default=(2, 4, 8, 16), metavar="N,N", help="frames a second to try (2,4,8,16)")
+    parser.add_argument("--streams", type=numbers, default=(2, 4, 8), metavar="N,N", help="streams at once to try (2,4,8)")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of weights and cache (auto)")
+    parser.add_argument(
+        "--implementation",
+        choices=("auto", "xla", "reference", "mosaic_gpu", "mosaic_tpu"),
+        default="auto",
+        help="of attention, as in `svlm watch` (auto)",
+    )
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), metavar="FILE", help="rows (bench.json)")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure row by row; the file and the figure are complete after each."""
+    from rich.console import Console
+
+    from svlm_jax.eval import efficiency
+    from svlm_jax.eval.efficiency_figure import draw
+    from svlm_jax.eval.results import Rows, manifest
+    from svlm_jax.host.compile_cache import keep_compiled
+    from svlm_jax.host.progress import seconds_of
+    from svlm_jax.output.base import check_target
+
+    keep_compiled()
+    check_target(arguments.json)
+    console = Console(highlight=False, soft_wrap=True)
+    with efficiency.subject(arguments.model, arguments.dtype) as vlm:
+        plan = plan_of(arguments, vlm)
+        settings = {"model": arguments.model, "dtype": str(vlm.dtype), **plan.to_json()}
+        kept = Rows(arguments.json, settings, manifest(["svlm", *sys.argv[1:]]))
+        title = f"{arguments.model}, {plan.size[1]}x{plan.size[0]}, {vlm.dtype}"
+        for row in efficiency.rows_of(vlm, plan):
+            if row.name in kept:
+                continue
+            with seconds_of(row.name, row.seconds) as watched:
+                kept.add(row.name, efficiency.attempt(row, watched))
+            console.print(f"{row.name:>32}  {_told(kept.rows[row.name])}")
+            draw(kept.rows, arguments.json.with_suffix(".png"), title)
+    for name, value in efficiency.summary(kept.rows).items():
+        console.print(f"{name}: {'not measured' if value is None else f'{value:.4g}'}")
+    console.print(f"Written: {arguments.json}, {arguments.json.with_suffix('.png')}", markup=False)
+    return 0
+
+
+def plan_of(arguments: argparse.Namespace, vlm: "StreamingVLM") -> "Plan":
+    """The plan that the arguments describe."""
+    import dataclasses
+
+    from svlm_jax.eval.efficiency import Plan, default_size
+
+    return Plan(
+        size=(arguments.size[1], arguments.size[0]) if arguments.size else default_size(vlm),
+        tokens=arguments.tokens,
+        seconds=arguments.seconds,
+        window=dataclasses.replace(vlm.defaults.window, **arguments.window),
+        frames=arguments.frames,
+        rates=arguments.rates,
+        streams=arguments.streams,
+        implementation=arguments.implementation,
+    )
+
+
+def _told(row: dict) -> str:
+    import statistics
+
+    if "failed" in row:
+        return f"failed: {row['failed']}"
+    ms = statistics.median(row["ms"]) if isinstance(row["ms"], list) else row["ms"]
+    return f"{ms:10.1f} ms a second, {row['slots']:,} slots"

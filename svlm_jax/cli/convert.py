@@ -1,0 +1,40 @@
+"""`svlm convert`: a checkpoint from one format into another."""
+
+import argparse
+
+EXAMPLES = """\
+examples:
+  svlm convert Qwen/Qwen2.5-VL-3B-Instruct ./qwen-3b                    the hub's files as a folder for Orbax
+  svlm convert ./trained ./trained-hf --to hf                           a folder that transformers loads"""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "convert",
+        help="convert a checkpoint between the Hugging Face and Orbax formats",
+        description="Convert a checkpoint. The destination must not exist; it appears only when it is complete.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="a checkpoint folder or hub id")
+    parser.add_argument("destination", metavar="DESTINATION", help="a folder that does not exist yet")
+    parser.add_argument("--to", choices=("orbax", "hf"), default="orbax", help="the format to write (orbax)")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="the number format to write (as it is)")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert with a progress bar."""
+    from svlm_jax.checkpoint.convert import convert
+    from svlm_jax.host.progress import loading
+
+    with loading(f"converting {arguments.source}") as progress:
+        convert(
+            arguments.source,
+            arguments.destination,
+            to=arguments.to,
+            dtype=arguments.dtype,
+            revision=arguments.revision,
+            progress=progress,
+        )
+    return 0

@@ -1,0 +1,124 @@
+"""`svlm eval match`: a model commentates on a match that it has never seen, and every second is judged against the truth."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from svlm_jax.cli.values import number, size, window
+
+if TYPE_CHECKING:
+    from svlm_jax.streaming.settings import StreamSettings
+    from svlm_jax.streaming.vlm import StreamingVLM
+
+DESCRIPTION = """\
+Stream a drawn match, from a seed, through a model as fast as it goes, and judge every second against the truth. The model
+hears nothing but itself: what it says is what it remembers.
+
+  event F1      the right event and team within a second      right score   per game: score lines with the true score
+  follows       score lines that follow from its own last     silence       seconds of silence that were to be silent
+  ms            compute for one second of the match"""
+COLUMNS = (
+    ("event F1", "event_f1"),
+    ("right score", "score_accuracy"),
+    ("follows", "score_consistency"),
+    ("silence", "silence_precision"),
+    ("ms", "seconds_per_second"),
+)
+
+
+def add(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str) -> argparse.ArgumentParser:
+    parser = benchmarks.add_parser(name, help="the endless match: a ball game with the truth of every second",
+                                   description=DESCRIPTION)  # fmt: skip
+    parser.add_argument("--seed", type=number(int, least=0), default=1, metavar="S", help="which match (1)")
+    parser.add_argument("--minutes", type=number(float, above=0), default=10, metavar="M", help="how much of it (10)")
+    parser.add_argument("--json", metavar="FILE", help="where the figures go, with those of every ten minutes and a manifest")
+    parser.add_argument("--model", default="embedded", metavar="FOLDER_OR_HUB_ID", help="a checkpoint (embedded)")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of weights and cache (auto)")
+    parser.add_argument(
+        "--mode",
+        choices=("stream", "full", "hard-reset", "recompute"),
+        default="stream",
+        help="stream: evict second by second (default); full: keep everything; hard-reset: forget everything when the window "
+        "is full; recompute: run the whole window anew every second",
+    )
+    parser.add_argument(
+        "--window", type=window, default={}, metavar="PARTS", help="vision=16,text=64,sink=8,tail=96 or part (as trained)"
+    )
+    parser.add_argument("--positions", choices=("contiguous", "native", "text"), help="as in `svlm watch` (as trained)")
+    parser.add_argument("--size", type=size, default=(112, 84), metavar="WxH", help="picture that the model sees (112x84)")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """A line of the table for every ten minutes and for the whole, and the file."""
+    from rich.console import Console
+
+    from svlm_jax.eval.results import manifest, write_json
+    from svlm_jax.host.compile_cache import keep_compiled
+    from svlm_jax.host.progress import loading, seconds_of
+    from svlm_jax.output.base import check_target
+    from svlm_jax.streaming.vlm import StreamingVLM
+    from svlm_jax.synthetic.evaluate import evaluate_match
+
+    keep_compiled()
+    if arguments.json:
+        check_target(arguments.json)
+    console = Console(highlight=False, soft_wrap=True)
+    with loading(f"loading {arguments.model}") as progress:
+        vlm = StreamingVLM.from_pretrained(
+            arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
+        )
+    settings = match_settings(vlm, arguments)
+    about = manifest(["svlm", *sys.argv[1:]], model=arguments.model, dtype=str(vlm.dtype), settings=settings.to_json())
+    width, height = arguments.size
+    slices: list[dict[str, Any]] = []
+
+    def tell(part: dict[str, Any]) -> None:
+        """A line, and in the file what is known so far: a match of hours may be interrupted."""
+        console.print(_line(_span(part), part))
+        slices.append(part)
+        if arguments.json:
+            write_json(arguments.json, {"slices": slices, "manifest": about})
+
+    console.print(f"{'minutes':>9}" + "".join(f"{title:>13}" for title, _ in COLUMNS))
+    with seconds_of(f"match {arguments.seed}", round(arguments.minutes * 60)) as watched:
+        result = evaluate_match(
+            vlm,
+            arguments.seed,
+            arguments.minutes,
+            settings,
+            size=(height, width),
+            on_caption=lambda caption: watched(caption.end),
+            on_slice=tell,
+        )
+    if len(result["slices"]) > 1:
+        console.print(_line("all", result))
+    if arguments.json:
+        write_json(arguments.json, {**result, "manifest": about})
+        console.print(f"Written: {arguments.json}", markup=False)
+    return 0
+
+
+def match_settings(vlm: "StreamingVLM", arguments: argparse.Namespace) -> "StreamSettings":
+    """As the checkpoint was trained, with what was asked for."""
+    import dataclasses
+
+    positions = {"positions": arguments.positions} if arguments.positions else {}
+    kept = dataclasses.replace(vlm.defaults.window, **arguments.window, memory=arguments.mode, **positions)
+    return dataclasses.replace(vlm.defaults, window=kept, duration=arguments.minutes * 60)
+
+
+def _span(part: Mapping[str, Any]) -> str:
+    return f"{part['start'] / 60:.0f}-{(part['start'] + part['seconds']) / 60:.4g}"
+
+
+def _line(name: str, figures: Mapping[str, Any]) -> str:
+    return f"{name:>9}" + "".join(f"{_shown(key, figures[key]):>13}" for _, key in COLUMNS)
+
+
+def _shown(key: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{1e3 * value:.1f}" if key == "seconds_per_second" else f"{value:.3f}"

@@ -1,0 +1,255 @@
+"""Answering from a memory, as pure functions: nothing of the stream is written, so a question leaves no trace.
+
+    reading = read(params, memory, question, ...)   the question, and the scores of the answer's first token
+    tokens, count = reply(params, reading, ...)     the answer
+
+A question attends, layer by layer, to what that layer reads of the memory: its best pages for `vsb+par`, else everything.
+The question's own keys and values live in a small cache beside it, and the two attentions are merged by their log-sum-exps:
+
+    layer i    memory ── choose pages by q_i ── gather ── positions ── rotate ──┐
+               question's cache ────────────────────────────────────────────────┴─ attention ── layer i + 1
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from pallas_kernels.cache_attention import cache_attention
+from pallas_kernels.cache_attention.api import merge
+from svlm_jax.cache import kv, pages
+from svlm_jax.cache import memory_state as mem
+from svlm_jax.cache.memory_state import MemoryState
+from svlm_jax.engine.remember import MemoryLayer, QAConfig, layer_of
+from svlm_jax.engine.sampling import pick
+from svlm_jax.models import functional, rope
+from svlm_jax.models.decoder import Decoder
+from svlm_jax.models.functional import Params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What stands behind the video, padded to a static length.
+
+    Attributes:
+      token: ids. valid: the real ones. asked: those that choose pages: the words of the newest question.
+    """
+
+    token: Int[Array, "B T"]
+    valid: Bool[Array, "B T"]
+    asked: Bool[Array, "B T"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RetrievedKV:
+    """What one layer reads of the memory: R rows, of which `live` ones count.
+
+    Attributes:
+      keys: rotated to their positions. begin: position of the question's first token.
+      second: stream time of each row's frame, -1 for the prefix.
+    """
+
+    keys: Float[Array, "B K R H"]
+    values: Float[Array, "B K R H"]
+    live: Bool[Array, "B R"]
+    begin: Float[Array, "B"]
+    second: Float[Array, "B R"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QuestionState:
+    """A question that has been read, before its answer.
+
+    Attributes:
+      reads: of each layer. keys, values: per layer (B, K, Q, H), of the question and its answer, the keys rotated.
+      order: of their slots (B, Q), -1 = empty. length: tokens of the question. logits: of the answer's first token.
+    """
+
+    reads: tuple[RetrievedKV, ...]
+    keys: tuple[Array, ...]
+    values: tuple[Array, ...]
+    order: Int[Array, "B Q"]
+    length: Int[Array, "B"]
+    logits: Float[Array, "B V"]
+
+
+def read(params: Params, memory: MemoryState, question: Question, *, config: QAConfig) -> QuestionState:
+    """Runs the question; every layer chooses what it reads, by its own queries."""
+    module = functional.bind(config.model, params)
+    room = question.token.shape[1] + config.sampling.max_new_tokens
+    cache = kv.KV.empty(config.model.text.kv_shape, len(question.token), room + -room % 8, memory.keys[0].dtype)
+    order = jnp.where(question.valid, jnp.cumsum(question.valid, axis=1) - 1, -1)
+    slots = jnp.where(question.valid, order, cache.slots)
+    filled = jnp.arange(cache.slots) < question.valid.sum(1)[:, None]
+    reading = QuestionState(
+        reads=(),
+        keys=cache.rotated,
+        values=cache.values,
+        order=jnp.where(filled, jnp.arange(cache.slots), -1),
+        length=question.valid.sum(1),
+        logits=jnp.zeros(0),
+    )
+
+    def choose(i: int, q: Array) -> RetrievedKV:
+        return read_layer(layer_of(memory, i), memory.count, q, question, module.decoder, config)
+
+    x = module.embed(question.token)
+    newline = getattr(module, "newline", None)  # LLaVA-OneVision ends a video with an embedding, where the turn has a pad
+    if newline is not None:
+        x = jnp.where((question.token == config.model.video_token_id)[..., None], newline().astype(x.dtype), x)
+    reading, hidden = _through(module.decoder, reading, x, slots, order, choose, config)
+    last = jnp.take_along_axis(hidden, (reading.length - 1)[:, None, None], axis=1)[:, 0]
+    return dataclasses.replace(reading, logits=module.logits(last))
+
+
+def reply(
+    params: Params, reading: QuestionState, key: Array, *, config: QAConfig
+) -> tuple[Int[Array, "B max_new"], Int[Array, "B"]]:
+    """The answer: sampled ids, valid up to a count. key: PRNG key data (B, 2)."""
+    module = functional.bind(config.model, params)
+    most, streams = config.sampling.max_new_tokens, jnp.arange(len(reading.length))
+
+    def choose(logits: Array, said: Array, count: Array) -> Int[Array, "B"]:
+        def one(logits: Array, said: Array, key: Array, count: Array) -> Array:
+            key = jax.random.fold_in(jax.random.wrap_key_data(key, impl="threefry2x32"), count)
+            return pick(logits, said, key, config.sampling)
+
+        return jax.vmap(one)(logits, said, key, count)
+
+    def going(token: Array, count: Array) -> Bool[Array, "B"]:
+        last = jnp.take_along_axis(token, count[:, None] - 1, axis=1)[:, 0]
+        return (count < most) & ~jnp.isin(last, jnp.asarray(config.stop))
+
+    # The reads are constants of the loop: only the question's own cache is carried.
+    Carry = tuple[tuple[Array, ...], tuple[Array, ...], Array, Array, Array]
+
+    def more(carry: Carry) -> Array:
+        _, _, _, token, count = carry
+        return going(token, count).any()
+
+    def step(carry: Carry) -> Carry:
+        keys, values, order, token, count = carry
+        on = going(token, count)
+        last = jnp.take_along_axis(token, count[:, None] - 1, axis=1)
+        place = (reading.length + count - 1)[:, None]
+        slots = jnp.where(on[:, None], place, order.shape[1])
+        order = order.at[streams[:, None], slots].set(place, mode="drop")
+        now = dataclasses.replace(reading, keys=keys, values=values, order=order)
+        now, hidden = _through(
+            module.decoder,
+            now,
+            module.embed(last),
+            slots,
+            jnp.where(on[:, None], place, -1),
+            lambda i, _: reading.reads[i],
+            config,
+        )
+        said = _said(token, count, config.model.text.vocab_size)
+        chosen = choose(module.logits(hidden[:, 0]), said, count)
+        token = token.at[streams, jnp.where(on, count, most)].set(chosen, mode="drop")
+        return now.keys, now.values, order, token, count + on
+
+    count = jnp.zeros_like(reading.length)
+    token = jnp.zeros((len(streams), most), jnp.int32)
+    token = token.at[:, 0].set(choose(reading.logits, _said(token, count, config.model.text.vocab_size), count))
+    start = (reading.keys, reading.values, reading.order, token, count + 1)
+    *_, token, count = jax.lax.while_loop(more, step, start)
+    return token, count
+
+
+def _said(token: Int[Array, "B max_new"], count: Int[Array, "B"], vocab: int) -> Bool[Array, "B V"]:
+    """Which ids the answer holds already: what the repetition penalty looks at."""
+    written = jnp.where(jnp.arange(token.shape[1]) < count[:, None], token, vocab)
+    return jnp.zeros((len(token), vocab), bool).at[jnp.arange(len(token))[:, None], written].set(True, mode="drop")
+
+
+# ----------------------------------------------------------------------------------------------- attention
+
+
+def _through(
+    decoder: Decoder,
+    reading: QuestionState,
+    x: Float[Array, "B T D"],
+    slots: Int[Array, "B T"],
+    order: Int[Array, "B T"],
+    choose: Callable[[int, Array], RetrievedKV],
+    config: QAConfig,
+) -> tuple[QuestionState, Float[Array, "B T D"]]:
+    """New tokens of a question or answer through the layers. slots, order: where they go, and their place in the question."""
+    keys, values = list(reading.keys), list(reading.values)
+    reads: list[RetrievedKV] = []
+    attention = functools.partial(cache_attention, scale=config.scale, return_lse=True, implementation=config.implementation)
+
+    def attend(i: int, q: Array, k: Array, v: Array) -> Array:
+        seen = choose(i, q)
+        reads.append(seen)
+        place = seen.begin[:, None] + jnp.maximum(order, 0)
+        turn = decoder.turn(jnp.repeat(place[:, None], 3, axis=1), heads_axis=2)
+        q = rope.rotate(q, *turn)
+        keys[i] = kv.write(keys[i], rope.rotate(k, *turn), slots)
+        values[i] = kv.write(values[i], v, slots)
+        remembered = attention(q, seen.keys, seen.values, order, jnp.where(seen.live, 0, -1))
+        own = attention(q, keys[i], values[i], order, reading.order)
+        return merge(*remembered, *own)[0]
+
+    hidden = decoder.through(x, attend)
+    return dataclasses.replace(reading, reads=tuple(reads), keys=tuple(keys), values=tuple(values)), hidden
+
+
+def read_layer(
+    layer: MemoryLayer,
+    count: Int[Array, "B"],
+    q: Float[Array, "B T N H"],
+    question: Question,
+    decoder: Decoder,
+    config: QAConfig,
+) -> RetrievedKV:
+    """What a layer reads for queries that are not rotated: pages and the short-term memory, or all that it holds."""
+    shape, memory = config.shape, config.memory
+    if memory.paged:
+        slot, live = _pages(layer, count, q, question, decoder, config)
+        meta = mem.take_meta(layer.meta, slot)
+        prefix = jnp.broadcast_to(jnp.arange(shape.prefix), (len(slot), shape.prefix))
+        rows = jnp.concatenate([prefix, shape.prefix + slot], axis=1)
+        keys, values = pages.gather(layer.keys, rows), pages.gather(layer.values, rows)
+    else:
+        held = shape.held
+        live = jnp.arange(held) < count[:, None]
+        meta = jax.tree.map(lambda x: x[:, :held], layer.meta)
+        keys, values = (x[:, :, : shape.prefix + held] for x in (layer.keys, layer.values))
+    position, begin = mem.positions(meta, live, shape, memory.positions)
+    text = jnp.ones((len(live), shape.prefix), bool)
+    return RetrievedKV(
+        keys=rope.rotate(keys, *decoder.turn(mem.with_prefix(position, shape.prefix), heads_axis=1)),
+        values=values,
+        live=jnp.concatenate([text, live], axis=1),
+        begin=begin,
+        second=jnp.concatenate([jnp.where(text, -1.0, 0.0), meta.second], axis=1),
+    )
+
+
+def _pages(
+    layer: MemoryLayer, count: Array, q: Array, question: Question, decoder: Decoder, config: QAConfig
+) -> tuple[Int[Array, "B R"], Bool[Array, "B R"]]:
+    """The vision slots that a layer reads, in order, and which are live: the chosen pages, then the short-term memory."""
+    shape, memory = config.shape, config.memory
+    assert layer.means is not None  # a paged memory has them
+    if memory.page_positions:
+        live = jnp.arange(shape.vision) < count[:, None]
+        begin = mem.positions(layer.meta, live, shape, "original")[1]
+        place = begin[:, None] + jnp.arange(q.shape[1])
+        q = rope.rotate(q, *decoder.turn(jnp.repeat(place[:, None], 3, axis=1), heads_axis=2))
+    long = jnp.maximum(count - shape.short, 0)
+    score = pages.page_scores(q, question.asked, layer.means)
+    slot = pages.slots_of(pages.choose(score, long, page=memory.page, share=memory.retrieve), page=memory.page)
+    short = long[:, None] + jnp.arange(shape.short)
+    live = jnp.concatenate([slot < long[:, None], short < count[:, None]], axis=1)
+    slot = jnp.minimum(jnp.concatenate([slot, short], axis=1), shape.vision - 1)
+    spare = ((0, 0), (0, -(shape.prefix + slot.shape[1]) % 8))  # GPU kernels read whole tiles of 8 rows
+    return jnp.pad(slot, spare), jnp.pad(live, spare)

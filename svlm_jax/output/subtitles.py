@@ -1,0 +1,55 @@
+"""Subtitle files: WebVTT (https://www.w3.org/TR/webvtt1/) and SubRip. Silence leaves no cue; the words stand as they are."""
+
+import os
+import re
+
+from svlm_jax.output.records import RecordFile
+from svlm_jax.output.text import clean_lines, seconds_of, span
+from svlm_jax.streaming.caption import Caption
+
+ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+# SubRip has no escapes: an invisible word joiner keeps players from taking words for tags, and words from being a timing line.
+MARKUP = re.compile(r"<|\{(?=\\)|--(?=>)")
+JOINER = "\u2060"
+
+
+class _WebVttFormat:
+    name = "WebVTT"
+    header = "WEBVTT\n\n"
+    separator = "\n\n"
+
+    def record(self, caption: Caption, number: int) -> str:
+        text = "\n".join(clean_lines(caption.text)).translate(ESCAPES)
+        return f"{span(caption.start, caption.end)}\n{text}\n\n" if text else ""
+
+    def start(self, record: str) -> float:
+        return seconds_of(record.partition("-->")[0])
+
+
+class _SubRipFormat:
+    name = "SubRip"
+    header = ""
+    separator = "\n\n"
+
+    def record(self, caption: Caption, number: int) -> str:
+        text = MARKUP.sub(rf"\g<0>{JOINER}", "\n".join(clean_lines(caption.text)))
+        return f"{number}\n{span(caption.start, caption.end, mark=',')}\n{text}\n\n" if text else ""
+
+    def start(self, record: str) -> float:
+        number, timing = record.split("\n")[:2]
+        int(number)
+        return seconds_of(timing.partition("-->")[0])
+
+
+class WebVtt(RecordFile):
+    """A WebVTT file: one cue a caption. For the arguments see `RecordFile`."""
+
+    def __init__(self, path: str | os.PathLike[str], *, append: bool = False):
+        super().__init__(path, _WebVttFormat(), append=append)
+
+
+class SubRip(RecordFile):
+    """A SubRip (.srt) file: one numbered cue a caption. For the arguments see `RecordFile`."""
+
+    def __init__(self, path: str | os.PathLike[str], *, append: bool = False):
+        super().__init__(path, _SubRipFormat(), append=append)

@@ -1,0 +1,153 @@
+"""The conversation around a video that is asked about, as token ids: prefix, video, questions and answers.
+
+    system ... | user: <video> question | assistant: answer | user: next question | assistant: ...
+    prefix                    turn
+
+The video stands once, before the first question, as the models were trained. Multiple-choice questions list their options by
+letter and ask for the letter.
+"""
+
+import dataclasses
+import string
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from svlm_jax.errors import ConfigError
+from svlm_jax.models.config import ModelConfig, VisionConfig
+
+LETTERS = string.ascii_uppercase
+CHOOSE = "Answer with the option's letter from the given choices directly."
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the model answered.
+
+    Attributes:
+      question, text, tokens: the words asked, those answered, and their ids as sampled, the end mark included.
+      at: stream time of the answer.
+      read: (second, share of the layers that read something seen then), in order of time.
+      choice: index of the chosen option and scores: probability of each, for multiple choice.
+      history: (question, answer) texts of the dialogue so far, this one included; what a follow-up question stands behind.
+      catch_up_ms: spent on reading frames that had not made up a clip yet. first_token_ms: from then to the first token's
+        scores. total_ms: of the whole call.
+    """
+
+    question: str
+    text: str
+    tokens: tuple[int, ...]
+    at: float
+    read: tuple[tuple[float, float], ...]
+    choice: int | None
+    scores: tuple[float, ...] | None
+    history: tuple[tuple[str, str], ...]
+    catch_up_ms: float
+    first_token_ms: float
+    total_ms: float
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """The seconds that any layer read."""
+        return tuple(second for second, _ in self.read)
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """What stands behind the video: its ids, which of them are the newest question, and that question's text.
+
+    history: the (question, answer) texts before it.
+    """
+
+    token: list[int]
+    asked: list[bool]
+    text: str
+    history: tuple[tuple[str, str], ...]
+
+
+def listed(question: str, choices: Sequence[str]) -> str:
+    """A multiple-choice question as text."""
+    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+    return f"{question}\n{options}\n{CHOOSE}"
+
+
+class Dialogue:
+    """Builds the token arrays of a conversation about one video.
+
+    Args:
+      encode: text -> ids; special tokens recognised, none added.
+      stop: ids that end an answer, beside <|im_end|>.
+    """
+
+    def __init__(
+        self, model: ModelConfig, encode: Callable[[str], list[int]], system: str, stop: int | Sequence[int] = ()
+    ) -> None:
+        self.model, self.encode, self.system = model, encode, system
+        # The video stands between marks, or ends with a newline of its own (the embedding that `VLM.newline` gives it).
+        self.marks: tuple[list[int], list[int]] = [], [model.video_token_id, *encode("\n")]
+        if isinstance(model.vision, VisionConfig):
+            self.marks = encode("<|vision_start|>"), encode("<|vision_end|>")
+        (im_end,) = encode("<|im_end|>")
+        self.stop = tuple(sorted({im_end, *((stop,) if isinstance(stop, int) else stop)}))
+
+    def prefix(self) -> list[int]:
+        """What stands before the video."""
+        return self.encode(f"<|im_start|>system\n{self.system}<|im_end|>\n<|im_start|>user\n") + self.marks[0]
+
+    def turn(self, question: str, choices: Sequence[str] | None, follows: Answer | None) -> Turn:
+        """What stands behind it: earlier questions and answers, the question, and the opening of its answer.
+
+        Raises ConfigError for an empty question, and for choices that cannot be told apart by one letter.
+        """
+        if not question.strip():
+            raise ConfigError(f"question={question!r}: expected some words")
+        if choices is not None:
+            self.letter_ids(len(choices))
+            question = listed(question, choices)
+        history = () if follows is None else follows.history
+        before = "".join(
+            f"{asked}<|im_end|>\n<|im_start|>assistant\n{said}<|im_end|>\n<|im_start|>user\n" for asked, said in history
+        )
+        parts = [(self.marks[1] + self.encode(before), False), (self.encode(question), True)]
+        parts.append((self.encode("<|im_end|>\n<|im_start|>assistant\n"), False))
+        token = [token for ids, _ in parts for token in ids]
+        return Turn(token, [asked for ids, asked in parts for _ in ids], question, history)
+
+    def letter_ids(self, count: int) -> tuple[int, ...]:
+        """The ids of the first letters of the alphabet."""
+        if not 2 <= count <= len(LETTERS):
+            raise ConfigError(f"{count} choices: expected 2 to {len(LETTERS)}")
+        ids = [self.encode(letter) for letter in LETTERS[:count]]
+        if any(len(letter) != 1 for letter in ids):
+            raise ConfigError(f"the tokenizer has no single token for each of {LETTERS[:count]}, which a multiple choice needs")
+        return tuple(letter[0] for letter in ids)
+
+    @property
+    def frames_a_grid(self) -> int:
+        """Frames that make up one temporal grid."""
+        vision = self.model.vision
+        return vision.temporal_patch_size if isinstance(vision, VisionConfig) else 1
+
+    def clip_grid(self, clip: Sequence[int], fps: float) -> tuple[tuple[int, int, int], float]:
+        """Tokens of a clip (F, channels, height, width) as (t, rows, columns), and positions between two t (0: 1-D positions).
+
+        Raises ConfigError for frames or sides that do not split into tokens.
+        """
+        vision, (count, _, height, width) = self.model.vision, clip
+        if not isinstance(vision, VisionConfig):
+            if (height, width) != (vision.image_size, vision.image_size):
+                side = vision.image_size
+                raise ConfigError(f"frames of {height}x{width} pixels: expected {side}x{side}, one tile of the model")
+            return (count, 1, vision.clip_tokens(1, height, width)), 0.0
+        cell, pair = vision.patch_size * vision.spatial_merge_size, vision.temporal_patch_size
+        if count % pair or height % cell or width % cell:
+            raise ConfigError(
+                f"a clip of {count} frames of {height}x{width} pixels: expected a multiple of {pair} frames, and sides that "
+                f"are multiples of {cell}"
+            )
+        step = vision.tokens_per_second * pair / fps if vision.tokens_per_second else 1.0
+        return (count // pair, height // cell, width // cell), step
+
+    def source_options(self) -> dict[str, Any]:
+        """How `open_source` must read for this model, beyond its defaults."""
+        vision = self.model.vision
+        return {} if isinstance(vision, VisionConfig) else {"size": (vision.image_size,) * 2, "factor": vision.image_size}

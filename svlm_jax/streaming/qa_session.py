@@ -1,0 +1,317 @@
+"""Questions about a stream, at any time: frames in, answers out. All compute is in `remember` and `answer`.
+
+recall = vlm.qa_session(memory=MemoryConfig(policy="vsb+par", budget=12_000))
+for seconds in recall.watch("match.mp4"):
+    ...
+answer = recall.ask("Who scored first?")
+print(answer.text, answer.seconds)
+print(recall.ask("And when?", follows=answer).text)
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pallas_kernels.dispatch import Implementation
+from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cache.memory_state import MemoryState, memory_shape
+from svlm_jax.engine import answer as answering
+from svlm_jax.engine import remember
+from svlm_jax.engine.answer import Question, QuestionState
+from svlm_jax.engine.remember import Clip, QAConfig
+from svlm_jax.engine.sampling import Sampling
+from svlm_jax.errors import ConfigError, StreamError
+from svlm_jax.prompt.commentary import SYSTEM
+from svlm_jax.prompt.qa import Answer, Dialogue, Turn
+from svlm_jax.video.chunk import Chunk
+from svlm_jax.video.resize import TEMPORAL_PATCH
+from svlm_jax.video.source import Source, open_source
+
+if TYPE_CHECKING:
+    from svlm_jax.streaming.loaded import LoadedVLM
+
+PIECE = 64  # questions are padded to a multiple of so many tokens: few programs for all of them
+
+
+@dataclasses.dataclass(frozen=True)
+class QASettings:
+    """Everything about watching for questions that is not the model.
+
+    Attributes:
+      memory: what is remembered.
+      fps: frames a second that the model sees (LiveVLM: 0.5, and 0.2 for videos of more than half an hour).
+      sampling: how answers are chosen; None = greedy, up to `max_new_tokens`.
+      system: the system turn. seed: same seed, same answers.
+      implementation: attention implementation, see `pallas_kernels.dispatch`.
+    """
+
+    memory: MemoryConfig = MemoryConfig()
+    fps: float = 0.5
+    sampling: Sampling | None = None
+    max_new_tokens: int = 64
+    system: str = SYSTEM
+    seed: int = 42
+    implementation: Implementation = "auto"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise ConfigError(f"fps={self.fps}: expected a finite number above 0")
+
+
+class QASession:
+    """One stream that is watched in order to be asked about. Its memory is built when the first chunk shows its pictures."""
+
+    def __init__(self, vlm: "LoadedVLM", settings: QASettings) -> None:
+        self.vlm, self.settings = vlm, settings
+        generation = vlm.checkpoint.generation_config
+        self.sampling = settings.sampling or Sampling(
+            temperature=0.0,
+            top_k=0,
+            repetition_penalty=1.0,
+            max_new_tokens=settings.max_new_tokens,
+            suppress=tuple(generation.get("suppress_tokens") or ()),
+        )
+        self.dialogue = Dialogue(vlm.config, vlm.tokenizer.encode, settings.system, generation.get("eos_token_id", ()))
+        self.position = 0.0  # stream seconds watched so far
+        self._frames = 0  # ... and frames
+        self._pending: list[tuple[float, np.ndarray]] = []  # frames of the next clip, each with its second
+        self._config: QAConfig | None = None
+        self._state: MemoryState | None = None
+        self._now: MemoryState | None = None  # the memory with the pending frames, if it has been asked for
+
+    @property
+    def config(self) -> QAConfig:
+        """What the programs were compiled for. Raises StreamError before the first chunk, which decides it."""
+        if self._config is None:
+            raise StreamError("the stream has not seen any video yet, so it has no memory")
+        return self._config
+
+    @property
+    def state(self) -> MemoryState:
+        """The memory of all whole clips. The next one donates it."""
+        if self._state is None:
+            raise StreamError("the stream has not seen any video yet, so it has no memory")
+        return self._state
+
+    # ------------------------------------------------------------------------------------------- watching
+
+    def open(self, source: Any, **options: Any) -> Source:
+        """Opens a source as this model sees it. options: more of `open_source`'s."""
+        fps = self.settings.fps
+        return open_source(source, fps=fps, chunk_seconds=TEMPORAL_PATCH / fps, **self.dialogue.source_options(), **options)
+
+    def watch(self, source: Any) -> Iterator[float]:
+        """Watches a source, open or as `open_source` takes it, to its end; yields the stream time after each chunk."""
+        if not isinstance(source, Source):
+            with self.open(source) as opened:
+                yield from self.watch(opened)
+            return
+        for chunk in source:
+            self.feed(chunk)
+            yield self.position
+
+    def feed(self, chunk: Chunk) -> None:
+        """Shows the model one chunk of any number of frames. They are read when they make up a clip, or for a question."""
+        count = len(chunk.frames)
+        if self._config is None:
+            self._build(chunk.frames.shape)
+        self._check(chunk)
+        self._frames += count
+        self._now = None
+        for i, frame in enumerate(chunk.frames):
+            self._pending.append((chunk.start + (chunk.end - chunk.start) * i / count, frame))
+            if len(self._pending) > self._frames_a_clip:
+                self._pending.pop(0)  # only the control of the last frames lets them pile up
+            if len(self._pending) == self._frames_a_clip and self.settings.memory.policy != "last-frames":
+                self._make_room(len(self._pending), chunk.start)
+                self._state = _watch(self.vlm.params, self.state, self._clip(), config=self.config)
+                self._pending = []
+        self.position = chunk.end
+
+    def _current(self) -> MemoryState:
+        """The memory of everything seen, pending frames included; the stream itself keeps waiting for their clip."""
+        if self._now is None:
+            self._now = self.state
+            if self._pending:
+                self._make_room(len(self._pending), self.position)
+                self._now = _watch_aside(self.vlm.params, self.state, self._clip(), config=self.config)
+        return self._now
+
+    def _clip(self) -> Clip:
+        """The pending frames, padded to a whole clip by repeating the last."""
+        config, each = self.config, self._frames_a_grid
+        missing = self._frames_a_clip - len(self._pending)
+        frames = np.stack([frame for _, frame in self._pending] + [self._pending[-1][1]] * missing)
+        seconds = [second for second, _ in self._pending] + [self._pending[-1][0]] * missing
+        grids = -(-len(self._pending) // each)
+        return Clip(
+            frames=jnp.asarray(frames[None]),
+            second=jnp.asarray([seconds[::each]], jnp.float32),
+            valid=jnp.arange(config.shape.grids)[None] < grids,
+        )
+
+    def _make_room(self, frames: int, second: float) -> None:
+        """A memory that keeps everything must end when its budget does."""
+        config = self.config
+        if config.memory.policy != "full":
+            return
+        held = int(self.state.count[0]) + -(-frames // self._frames_a_grid) * config.shape.cells
+        if held > config.shape.budget:
+            raise StreamError(
+                f"the memory of {config.shape.budget} tokens is full at {second:.0f} s: expected a larger budget, or a policy "
+                "that forgets"
+            )
+
+    # ------------------------------------------------------------------------------------------- asking
+
+    def ask(
+        self,
+        question: str,
+        *,
+        choices: Sequence[str] | None = None,
+        follows: Answer | None = None,
+    ) -> Answer:
+        """The model's answer, from everything seen so far. The stream is left untouched.
+
+        Args:
+          choices: options of a multiple-choice question; the answer is then the letter that the model finds likeliest.
+          follows: an earlier answer that this question refers to; its questions and answers stand before this one.
+        Raises:
+          StreamError: no video yet.
+          ConfigError: an empty question, or fewer than two choices.
+        """
+        began = time.perf_counter()
+        turn = self.dialogue.turn(question, choices, follows)
+        if self._state is None:
+            raise StreamError(f"the question {question!r} came before any video: expected at least one frame to ask about")
+        jax.block_until_ready(self._current())
+        caught_up = time.perf_counter()
+        reading = jax.block_until_ready(self.read(turn))
+        first = time.perf_counter()
+        if choices is None:
+            tokens, scores = self._say(reading), None
+        else:
+            tokens, scores = self._choose(reading, len(choices))
+        text = self.vlm.tokenizer.decode([token for token in tokens if token not in self.dialogue.stop]).strip()
+        return Answer(
+            question=question,
+            text=text,
+            tokens=tokens,
+            at=self.position,
+            read=_seconds_read(reading),
+            choice=None if scores is None else int(np.argmax(scores)),
+            scores=scores,
+            history=(*turn.history, (turn.text, text)),
+            catch_up_ms=1e3 * (caught_up - began),
+            first_token_ms=1e3 * (first - caught_up),
+            total_ms=1e3 * (time.perf_counter() - began),
+        )
+
+    def read(self, turn: Turn) -> QuestionState:
+        """A question that `dialogue.turn` made, read: what each layer reads, and the scores of the answer's first token."""
+        return _read(self.vlm.params, self._current(), _padded(turn), config=self.config)
+
+    def _say(self, reading: QuestionState) -> tuple[int, ...]:
+        key = jax.random.key_data(jax.random.key(self.settings.seed, impl="threefry2x32"))[None]
+        said, count = jax.device_get(_reply(self.vlm.params, reading, key, config=self.config))
+        return tuple(int(token) for token in said[0][: int(count[0])])
+
+    def _choose(self, reading: QuestionState, count: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """The likeliest letter and the probability of each, among the letters of the choices."""
+        ids = self.dialogue.letter_ids(count)
+        scores = np.asarray(jax.nn.softmax(reading.logits[0][np.asarray(ids)]))
+        return (ids[int(np.argmax(scores))],), tuple(float(score) for score in scores)
+
+    # ------------------------------------------------------------------------------------------- the memory
+
+    def fork(self) -> "QASession":
+        """A second stream that stands where this one stands; what it watches does not touch this one."""
+        twin = QASession(self.vlm, self.settings)
+        twin.__dict__.update(self.__dict__)
+        twin._pending, twin._now = list(self._pending), None
+        if self._state is not None:
+            twin._state = jax.tree.map(jnp.copy, self._state)
+        return twin
+
+    @property
+    def _frames_a_grid(self) -> int:
+        return self.dialogue.frames_a_grid
+
+    @property
+    def _frames_a_clip(self) -> int:
+        memory = self.settings.memory
+        return memory.frames if memory.policy == "last-frames" else memory.clip_frames
+
+    def _build(self, shape: tuple[int, ...]) -> None:
+        """Chooses the capacity from the settings and the first picture, and puts the prefix into a fresh memory."""
+        settings, memory = self.settings, self.settings.memory
+        grid, step = self.dialogue.clip_grid((self._frames_a_clip, *shape[1:]), settings.fps)
+        prefix = self.dialogue.prefix()
+        seconds = self._frames_a_grid / settings.fps
+        self._config = QAConfig(
+            model=self.vlm.config,
+            memory=memory,
+            shape=memory_shape(memory, prefix=len(prefix), grid=grid, seconds=seconds, step=step),
+            stop=self.dialogue.stop,
+            sampling=self.sampling,
+            implementation=settings.implementation,
+        )
+        self._picture = shape[1:]
+        self._state = _begin(
+            self.vlm.params, jnp.asarray([prefix], jnp.int32), config=self._config, dtype=jnp.dtype(self.vlm.dtype)
+        )
+
+    def _check(self, chunk: Chunk) -> None:
+        if chunk.frames.shape[1:] != self._picture:
+            (_, h, w), (_, height, width) = chunk.frames.shape[1:], self._picture
+            raise StreamError(
+                f"pictures of {h}x{w} pixels at {chunk.start:.0f} s: expected {height}x{width}, as in the first chunk"
+            )
+        if chunk.start < self.position - 1e-3:
+            raise StreamError(
+                f"a chunk from {chunk.start:.1f} s: expected one from {self.position:.1f} s on, where the stream stands"
+            )
+        self._check_positions(chunk)
+
+    def _check_positions(self, chunk: Chunk) -> None:
+        """Positions that keep their gaps grow with the stream, beyond what a model was made for."""
+        shape, most = self.config.shape, self.vlm.config.text.max_position_embeddings
+        if self.config.memory.positions == "contiguous" or self.config.memory.policy == "last-frames":
+            return
+        grids = (self._frames + len(chunk.frames)) / self._frames_a_grid
+        if shape.prefix + grids * (shape.step or shape.cells) > most:
+            raise StreamError(
+                f"original positions pass the model's {most} at {chunk.start:.0f} s: expected contiguous ones or less video"
+            )
+
+
+def _padded(turn: Turn) -> Question:
+    pad = -len(turn.token) % PIECE
+    return Question(
+        token=jnp.asarray([turn.token + [0] * pad], jnp.int32),
+        valid=jnp.asarray([[True] * len(turn.token) + [False] * pad]),
+        asked=jnp.asarray([turn.asked + [False] * pad]),
+    )
+
+
+def _seconds_read(reading: QuestionState) -> tuple[tuple[float, float], ...]:
+    """(second, share of the layers that read a token seen then), in order of time."""
+    shares: dict[float, int] = {}
+    for read in reading.reads:
+        live, second = np.asarray(read.live[0]), np.asarray(read.second[0])
+        for value in np.unique(second[live & (second >= 0)]).tolist():
+            shares[value] = shares.get(value, 0) + 1
+    return tuple((second, count / len(reading.reads)) for second, count in sorted(shares.items()))
+
+
+_begin = jax.jit(remember.begin, static_argnames=("config", "dtype"))
+_watch = jax.jit(remember.watch, static_argnames="config", donate_argnames="memory")
+_watch_aside = jax.jit(remember.watch, static_argnames="config")  # the memory stays: pending frames before a question
+_read = jax.jit(answering.read, static_argnames="config")
+_reply = jax.jit(answering.reply, static_argnames="config")

@@ -1,0 +1,78 @@
+"""Everything about a stream that is not the model: what a user chooses, else what the checkpoint was trained with."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from pallas_kernels.dispatch import Implementation
+from svlm_jax.cache.window import WindowConfig
+from svlm_jax.checkpoint.streaming_block import streaming_block
+from svlm_jax.engine.sampling import Sampling
+from svlm_jax.errors import ConfigError
+from svlm_jax.prompt.commentary import QUERY, SYSTEM
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamSettings:
+    """Everything about a stream that is not the model.
+
+    Attributes:
+      window: what is remembered.
+      sampling: how words are chosen; None = the published settings with the checkpoint's own top-k and top-p.
+      fps: frames a second that the model sees. chunk_seconds: video between two captions.
+      query: stands in the first turn and leaves with it, as published. Instructions that must last belong into `system`.
+      previous_text: what was said before the stream begins.
+      qa_token_budget: tokens of the cache that are kept free for a question and its answer, see `Session.ask`.
+      seed: same seed, same words.
+      duration: seconds that the stream may last at most; needed by windows that never close.
+      parity: reproduce the published code where ours deliberately differs (docs/decisions.md).
+      split_timing: run a second as three programs, so that each can be timed.
+      keep_logits: keep the raw logits of every token, for tests.
+      implementation: attention implementation, see `pallas_kernels.dispatch`.
+    """
+
+    window: WindowConfig = WindowConfig()
+    sampling: Sampling | None = None
+    fps: float = 2.0
+    chunk_seconds: float = 1.0
+    query: str | None = QUERY
+    system: str = SYSTEM
+    previous_text: str = ""
+    qa_token_budget: int = 0
+    seed: int = 42
+    duration: float | None = None
+    parity: bool = False
+    split_timing: bool = False
+    keep_logits: bool = False
+    implementation: Implementation = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "chunk_seconds"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected more than 0")
+        if self.qa_token_budget < 0:
+            raise ConfigError(f"qa_token_budget={self.qa_token_budget}: expected 0 or more tokens")
+        if self.window.memory == "recompute" and self.window.positions == "native":
+            raise ConfigError("positions=native with memory=recompute: expected contiguous or text, since all is run anew")
+
+    @classmethod
+    def from_generation_config(cls, generation: Mapping[str, Any]) -> "StreamSettings":
+        """The published settings, with the window and the query that the checkpoint was trained with, if it says so."""
+        block = streaming_block(generation)
+        query = {"query": block["query"]} if "query" in block else {}
+        return cls(window=WindowConfig(**block.get("window", {})), **query)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "StreamSettings":
+        sampling = data["sampling"]
+        if sampling is not None:
+            sampling = sampling_from_json(sampling)
+        return cls(**{**data, "window": WindowConfig(**data["window"]), "sampling": sampling})
+
+
+def sampling_from_json(data: dict[str, Any]) -> Sampling:
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    return Sampling(**fields)

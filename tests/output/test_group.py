@@ -1,0 +1,79 @@
+"""Several sinks at once: all are served and closed, whatever one of them does."""
+
+import json
+
+import numpy as np
+import pytest
+
+from svlm_jax.errors import SinkError
+from svlm_jax.output import Callback, SinkGroup, closing_all, open_sinks
+from svlm_jax.output.base import Closing
+from tests import clips
+from tests.output.sink_helpers import caption, decode, parse_subrip, parse_webvtt
+
+
+class Recorder(Closing):
+    def __init__(self, failure=None):
+        self.failure, self.written, self.closed = failure, [], 0
+
+    def write(self, item, frames=None):
+        self.written.append((item, frames))
+        if self.failure:
+            raise self.failure
+
+    def close(self):
+        self.closed += 1
+        if self.failure:
+            raise self.failure
+
+
+def test_callback():
+    heard = []
+    with Callback(heard.append) as sink:
+        sink.write(caption(0.0, "word"), np.zeros((2, 3, 28, 28), np.uint8))
+    assert [item.text for item in heard] == ["word"]
+    with pytest.raises(ZeroDivisionError):
+        Callback(lambda item: 1 / 0).write(caption(0.0))
+
+
+@pytest.mark.parametrize("failure", [SinkError("full"), KeyboardInterrupt()])
+def test_one_that_fails_does_not_keep_the_others_from_their_caption_and_their_end(failure):
+    sinks = [Recorder(), Recorder(failure), Recorder(SinkError("second")), Recorder()]
+    frames = np.zeros((2, 3, 28, 28), np.uint8)
+    with pytest.raises(type(failure)) as raised, closing_all(sinks) as group:
+        group.write(caption(0.0, "word"), frames)
+    assert raised.value is failure
+    assert all(len(sink.written) == 1 and sink.written[0][1] is frames and sink.closed == 1 for sink in sinks)
+
+
+def test_an_empty_group_does_nothing():
+    with SinkGroup([]) as group:
+        group.write(caption(0.0))
+
+
+def test_open_sinks_writes_everything_that_is_asked_for(tmp_path):
+    original = clips.render(tmp_path / "a.mp4", frames=50, rate=25)
+    heard, terminal = [], Recorder()
+    places = {kind: tmp_path / f"b.{kind}" for kind in ("vtt", "srt", "jsonl")}
+    for part in (0, 1):
+        video = {"video": tmp_path / "b.mp4", "original": original}
+        with open_sinks(terminal=terminal, **places, **video, callback=heard.append, append=part == 1) as sink:
+            sink.write(caption(float(part), f"word {part}"))
+    assert [item.text for item in heard] == ["word 0", "word 1"] and terminal.closed == 2
+    assert [cue[2] for cue in parse_webvtt(places["vtt"].read_text())] == ["word 0", "word 1"]
+    assert [cue[2] for cue in parse_subrip(places["srt"].read_text())] == ["word 0", "word 1"]
+    assert [json.loads(line)["start"] for line in places["jsonl"].read_text().splitlines()] == [0.0, 1.0]
+    assert clips.number(decode(tmp_path / "b.mp4")[1][0].transpose(2, 0, 1)) == 25
+
+
+def test_when_one_cannot_be_opened_nothing_stays_open(tmp_path, recwarn):
+    with pytest.raises(SinkError, match="does not exist"):
+        open_sinks(vtt=tmp_path / "a.vtt", srt=tmp_path / "nowhere" / "a.srt")
+    (tmp_path / "a.jsonl").write_text("no json\n")
+    with pytest.raises(SinkError, match="cannot be continued"):
+        open_sinks(vtt=tmp_path / "a.vtt", jsonl=tmp_path / "a.jsonl", append=True)
+    with pytest.raises(SinkError, match="it is another output too"):
+        open_sinks(vtt=tmp_path / "a.vtt", srt=tmp_path / "." / "a.vtt")
+    with pytest.raises(SinkError, match="it is the video itself"):
+        open_sinks(vtt=tmp_path / "a.jsonl", original=tmp_path / "a.jsonl")
+    assert (tmp_path / "a.jsonl").read_text() == "no json\n"
