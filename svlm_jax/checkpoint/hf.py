@@ -18,7 +18,8 @@ from svlm_jax.checkpoint import orbax_io
 from svlm_jax.checkpoint.keys import Row, from_hub, head_name, hub_name, rows
 from svlm_jax.checkpoint.tensors import SafetensorsFile, open_folder
 from svlm_jax.errors import CheckpointError
-from svlm_jax.models.config import ModelConfig, read_json
+from svlm_jax.host.json_files import read_object
+from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.functional import Params, abstract_params
 from svlm_jax.prompt.tokenizer import Tokenizer
 
@@ -74,13 +75,13 @@ def load(
             progress(1, 1)
     else:
         params = load_params(folder, config, dtype=dtype, sharding=sharding, progress=progress)
-    return Checkpoint(config, params, folder, read_json(folder / "generation_config.json", missing_ok=True))
+    return Checkpoint(config, params, folder, read_object(folder / "generation_config.json", CheckpointError, missing_ok=True))
 
 
 def generation_config(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
     """What a checkpoint says about generation and streaming, {} if nothing; no weights are fetched."""
     folder = resolve(source, revision=revision, files=("generation_config.json",))
-    return read_json(folder / "generation_config.json", missing_ok=True)
+    return read_object(folder / "generation_config.json", CheckpointError, missing_ok=True)
 
 
 def resolve(
@@ -170,7 +171,7 @@ def dtype_of(params: Params) -> np.dtype:
 
 def _load_orbax(folder: Path, config: ModelConfig, dtype: DTypeLike | None, sharding: ShardingRule | None) -> Params:
     """The parameters of a converted folder, each device reading its own part."""
-    stored = read_json(folder / "config.json").get("dtype", "float32")
+    stored = read_object(folder / "config.json", CheckpointError).get("dtype", "float32")
 
     def abstract(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         names = tuple(key.key for key in path)

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from svlm_jax.errors import CheckpointError
-from svlm_jax.models.config import read_json
+from svlm_jax.host.json_files import read_object
 
 _DTYPES = {
     "F64": np.float64,
@@ -69,7 +69,7 @@ class SafetensorsFile:
 def open_folder(folder: Path) -> dict[str, SafetensorsFile]:
     """Every tensor name of a checkpoint folder -> the file that holds it; follows `model.safetensors.index.json`."""
     if (folder / _INDEX).exists():
-        weight_map = read_json(folder / _INDEX).get("weight_map")
+        weight_map = read_object(folder / _INDEX, CheckpointError).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckpointError(f"{folder / _INDEX} has no weight_map.")
         shards = sorted(set(weight_map.values()))

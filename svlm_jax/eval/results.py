@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from svlm_jax.errors import EvalError
+from svlm_jax.host.json_files import read_object
 from svlm_jax.host.machine import describe
-from svlm_jax.models.config import read_json
 
 
 def manifest(command: Sequence[str], **said: Any) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Rows:
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any], about: Mapping[str, Any]):
         self.path, self._settings, self._about = Path(path), json.loads(json.dumps(settings)), dict(about)
-        before = read_json(self.path, missing_ok=True)
+        before = read_object(self.path, EvalError, missing_ok=True)
         self._runs: list[dict[str, Any]] = before.get("runs", [])
         self.rows: dict[str, Any] = before.get("rows", {})
         found = before.get("settings", self._settings)

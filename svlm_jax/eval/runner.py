@@ -19,7 +19,7 @@ from svlm_jax.eval.protocols import Outcome, Protocol, Row
 from svlm_jax.eval.records import Records
 from svlm_jax.eval.report import report
 from svlm_jax.eval.results import manifest, write_json
-from svlm_jax.models.config import read_json
+from svlm_jax.host.json_files import read_object
 
 Progress = Callable[[int, int], None]
 
@@ -85,7 +85,7 @@ def run_row(run: Run, model: Model, row: Row, *, progress: Progress = lambda don
     if run.benchmark.judging == "pair":
         write_predictions(records.folder / PREDICTIONS, items, found)
     path = records.folder / "report.json"
-    before = read_json(path, missing_ok=True)
+    before = read_object(path, EvalError, missing_ok=True)
     result = {"row": row, **report(run.benchmark, items, found)}
     if "judgement" in before and before["counts"] == result["counts"]:  # of the same answers
         result["judgement"] = before["judgement"]

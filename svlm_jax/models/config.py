@@ -1,7 +1,6 @@
 """What a model is: frozen, hashable dataclasses, checked when they are made and read from a Hugging Face `config.json`."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any, Literal, get_args
 from svlm_jax.cache.kv import KVShape
 from svlm_jax.errors import CheckpointError, ConfigError
 from svlm_jax.host.checks import require, require_positive, require_statistics
+from svlm_jax.host.json_files import read_object
+from svlm_jax.models.hf_schema import checked_config, read_processor
 from svlm_jax.models.llava_onevision import config as config_siglip
 from svlm_jax.models.llava_onevision.config import SiglipConfig
 
@@ -183,28 +184,21 @@ class ModelConfig:
         work.
         """
         if isinstance(source, Mapping):
-            return _from_raw(source, {})
+            return _from_raw(checked_config(source), {})
         folder = Path(source)
         if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{folder} is no checkpoint: it holds no config.json.")
-        return _from_raw(read_json(folder / "config.json"), read_json(folder / "preprocessor_config.json", missing_ok=True))
+            raise CheckpointError(f"{folder} is no checkpoint: it holds {_instead(folder)}.")
+        return _from_raw(checked_config(read_object(folder / "config.json", CheckpointError)), read_processor(folder))
 
     def to_hf(self) -> dict[str, Any]:
         """The `config.json` of this model, such that `from_hf(to_hf())` gives it back (but for the pixel statistics)."""
         return _to_raw(self)
 
 
-def read_json(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
-    """The object in a JSON file, {} for an absent one if `missing_ok`; CheckpointError when it cannot be read."""
-    if missing_ok and not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, expected an object.")
-    return value
+def _instead(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        return "an adapter (adapter_config.json), not a whole model: expected the model that it was merged into"
+    return "no config.json"
 
 
 # ------------------------------------------------------------------ reading config.json
@@ -278,8 +272,7 @@ def _text_config(family: Family, text: Raw, raw: Raw) -> TextConfig:
         mrope_section=section,  # type: ignore[arg-type]  # its length is checked by TextConfig
         rope_theta=float(rope["rope_theta"] or 1_000_000.0),
         rms_norm_eps=float(text["rms_norm_eps"]),
-        # The outer flag is the newer one; older files kept it beside the text fields.
-        tie_word_embeddings=bool(raw.get("tie_word_embeddings") or text.get("tie_word_embeddings")),
+        tie_word_embeddings=raw["tie_word_embeddings"],
         max_position_embeddings=int(text.get("max_position_embeddings", 32_768)),
     )
 

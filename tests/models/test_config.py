@@ -205,7 +205,7 @@ def without(name):
         (change(rope_scaling=None), "mrope_section"),
         (change(use_sliding_window=True), "use_sliding_window"),
         (change(hidden_act="gelu"), "gelu"),
-        (change(num_hidden_layers="many"), "wrong type"),
+        (change(num_hidden_layers="many"), "num_hidden_layers.*'many'.*whole number"),
         (without("rms_norm_eps"), "'rms_norm_eps'"),
         (without("vision_config"), "vision_config"),
     ],
@@ -260,7 +260,7 @@ def change_vision(**fields):
     [
         (change_vision(model_type="clip_vision_model"), "clip_vision_model"),
         (change_vision(vision_use_head=True), "vision_use_head"),
-        (change_vision(hidden_size=None), "wrong type"),
+        (change_vision(hidden_size=None), "hidden_size"),
         (change(vision_feature_select_strategy="default"), "vision_feature_select_strategy 'default'"),
         (change(vision_aspect_ratio="pad"), "vision_aspect_ratio 'pad'"),
         (change(vision_feature_layer=[-9]), r"\[-5\]"),

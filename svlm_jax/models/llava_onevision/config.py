@@ -123,7 +123,7 @@ def read(raw: Raw, text_width: int, preprocessor: Raw) -> SiglipConfig:
             "because SigLIP has no class token to drop."
         )
     aspect = raw.get("vision_aspect_ratio", f"{ASPECT}9")
-    if not re.fullmatch(rf"{ASPECT}\d+", aspect):
+    if not re.fullmatch(rf"{ASPECT}[0-9]{{1,4}}", aspect):
         raise CheckpointError(f"config.json sets vision_aspect_ratio {aspect!r}; supported is {ASPECT!r} and a number.")
     depth = int(vision["num_hidden_layers"])
     layers = raw.get("vision_feature_layer", -1)
