@@ -61,7 +61,7 @@ def shapes(of: step.StepConfig, dtype=jnp.bfloat16):
 
     i32, f32 = jnp.int32, jnp.float32
     turn = Tokens(
-        token=array(i32, TURN), role=array(i32, TURN), round=array(i32, TURN), pos_offset=array(f32, 3, TURN),
+        token=array(i32, TURN), role=array(i32, TURN), chunk_index=array(i32, TURN), pos_offset=array(f32, 3, TURN),
         pos_step=array(f32, TURN), patch=array(i32, TURN), valid=array(jnp.bool_, TURN),
     )  # fmt: skip
     state = jax.eval_shape(lambda: step.init_state(of, limits, dtype=dtype))

@@ -32,8 +32,8 @@ class KVShape:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class KV:
-    """One array (B, K, C, H) a layer of each kind.
+class KVStore:
+    """What the layers of a decoder write to and read from: one array (B, K, C, H) a layer of each kind.
 
     `keys` are un-rotated, so that positions can be re-numbered; `rotated` holds the same keys turned to the positions now
     in force. Slot order means nothing: what a query may see is decided by the orders passed beside the cache.
@@ -44,13 +44,32 @@ class KV:
     rotated: tuple[Slots, ...]
 
     @classmethod
-    def empty(cls, shape: KVShape, batch: int, slots: int, dtype: DTypeLike) -> "KV":
+    def empty(cls, shape: KVShape, batch: int, slots: int, dtype: DTypeLike) -> "KVStore":
         """Zeros for `batch` streams of `slots` slots."""
         return cls(*(shape.empty(batch, slots, dtype) for _ in range(3)))
 
     @property
     def slots(self) -> int:
         return self.keys[0].shape[2]
+
+    def write(
+        self,
+        layer: int,
+        keys: Float[Array, "B T K H"],
+        values: Float[Array, "B T K H"],
+        rotated: Float[Array, "B T K H"],
+        slots: Int[Array, "B T"],
+    ) -> "KVStore":
+        """The store with new tokens in their slots of a layer; a slot equal to C means that the token is not kept."""
+
+        def replaced(caches: tuple[Slots, ...], new: Array) -> tuple[Slots, ...]:
+            return (*caches[:layer], write(caches[layer], new, slots), *caches[layer + 1 :])
+
+        return KVStore(replaced(self.keys, keys), replaced(self.values, values), replaced(self.rotated, rotated))
+
+    def read(self, layer: int) -> tuple[Slots, Slots]:
+        """The rotated keys and the values that a layer attends to."""
+        return self.rotated[layer], self.values[layer]
 
 
 def write(cache: Slots, new: Float[Array, "B T K H"], slots: Int[Array, "B T"]) -> Slots:

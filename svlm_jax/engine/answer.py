@@ -83,7 +83,7 @@ def read(params: Params, memory: MemoryState, question: Question, *, config: QAC
     """Runs the question; every layer chooses what it reads, by its own queries."""
     module = functional.bind(config.model, params)
     room = question.token.shape[1] + config.sampling.max_new_tokens
-    cache = kv.KV.empty(config.model.text.kv_shape, len(question.token), room + -room % 8, memory.keys[0].dtype)
+    cache = kv.KVStore.empty(config.model.text.kv_shape, len(question.token), room + -room % 8, memory.keys[0].dtype)
     order = jnp.where(question.valid, jnp.cumsum(question.valid, axis=1) - 1, -1)
     slots = jnp.where(question.valid, order, cache.slots)
     filled = jnp.arange(cache.slots) < question.valid.sum(1)[:, None]
@@ -190,15 +190,15 @@ def _through(
         seen = choose(i, q)
         reads.append(seen)
         place = seen.begin[:, None] + jnp.maximum(order, 0)
-        turn = decoder.turn(jnp.repeat(place[:, None], 3, axis=1), heads_axis=2)
-        q = rope.rotate(q, *turn)
-        keys[i] = kv.write(keys[i], rope.rotate(k, *turn), slots)
+        tables = decoder.rope_tables(jnp.repeat(place[:, None], 3, axis=1), heads_axis=2)
+        q = rope.rotate(q, *tables)
+        keys[i] = kv.write(keys[i], rope.rotate(k, *tables), slots)
         values[i] = kv.write(values[i], v, slots)
         remembered = attention(q, seen.keys, seen.values, order, jnp.where(seen.live, 0, -1))
         own = attention(q, keys[i], values[i], order, reading.order)
         return merge(*remembered, *own)[0]
 
-    hidden = decoder.through(x, attend)
+    hidden = decoder.forward_with(x, attend)
     return dataclasses.replace(reading, reads=tuple(reads), keys=tuple(keys), values=tuple(values)), hidden
 
 
@@ -226,7 +226,7 @@ def read_layer(
     position, begin = mem.positions(meta, live, shape, memory.positions)
     text = jnp.ones((len(live), shape.prefix), bool)
     return RetrievedKV(
-        keys=rope.rotate(keys, *decoder.turn(mem.with_prefix(position, shape.prefix), heads_axis=1)),
+        keys=rope.rotate(keys, *decoder.rope_tables(mem.with_prefix(position, shape.prefix), heads_axis=1)),
         values=values,
         live=jnp.concatenate([text, live], axis=1),
         begin=begin,
@@ -244,7 +244,7 @@ def _pages(
         live = jnp.arange(shape.vision) < count[:, None]
         begin = mem.positions(layer.meta, live, shape, "original")[1]
         place = begin[:, None] + jnp.arange(q.shape[1])
-        q = rope.rotate(q, *decoder.turn(jnp.repeat(place[:, None], 3, axis=1), heads_axis=2))
+        q = rope.rotate(q, *decoder.rope_tables(jnp.repeat(place[:, None], 3, axis=1), heads_axis=2))
     long = jnp.maximum(count - shape.short, 0)
     score = pages.page_scores(q, question.asked, layer.means)
     slot = pages.slots_of(pages.choose(score, long, page=memory.page, share=memory.retrieve), page=memory.page)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from pallas_kernels.dispatch import Implementation
 from svlm_jax.cache import positions, ring, window
-from svlm_jax.cache.kv import KV
+from svlm_jax.cache.kv import KVStore
 from svlm_jax.cache.ring import RingShape, Role, Slots, StreamState, Tokens, Window
 from svlm_jax.engine.sampling import Sampling, pick
 from svlm_jax.errors import ConfigError
@@ -120,8 +120,8 @@ def init_state(
 
 
 def _run(
-    module: VLM, config: StepConfig, slots: Slots, cache: KV, new: Tokens, x: Array, slot: Array, position: Array
-) -> tuple[Slots, KV, Array]:
+    module: VLM, config: StepConfig, slots: Slots, cache: KVStore, new: Tokens, x: Array, slot: Array, position: Array
+) -> tuple[Slots, KVStore, Array]:
     """Runs new tokens (B, T) through the decoder: metadata and K/V go to `slot`. Returns slots, cache and hidden (B, T, D)."""
     slots, order = jax.vmap(ring.append)(slots, slot, new, position)
     hidden, written = module.decode(x, position, cache, slot, order, slots.order, implementation=config.implementation)
@@ -129,10 +129,10 @@ def _run(
     return slots, written, hidden
 
 
-def _workspace(module: VLM, state: StreamState) -> tuple[KV, Float[Array, "B"]]:
+def _workspace(module: VLM, state: StreamState) -> tuple[KVStore, Float[Array, "B"]]:
     """K/V with the kept keys rotated to the positions now in force, and the next free position."""
     kept, begin = jax.vmap(positions.kept_positions)(state.slots, state.window, state.native_next)
-    return KV(state.keys, state.values, module.rotate(state.keys, kept)), begin
+    return KVStore(state.keys, state.values, module.rotate(state.keys, kept)), begin
 
 
 def ingest(params: Params, state: StreamState, new: Tokens, *, config: StepConfig) -> tuple[StreamState, Int[Array, "B"]]:
@@ -162,11 +162,11 @@ def see(
     if config.ring.blocks == 0:  # a window of 0 s shows the model no video
         return jnp.zeros((frames.shape[0], 1, config.model.text.hidden_size), jnp.float32), state.frames
     if not config.recompute:
-        return module.see(frames, implementation=config.implementation), state.frames
+        return module.encode_video(frames, implementation=config.implementation), state.frames
     at = state.chunk_index % config.ring.blocks
     clips = jax.vmap(lambda kept, i, clip: kept.at[i].set(clip))(state.frames, at, frames)
     streams, blocks = clips.shape[:2]
-    seen = module.see(clips.reshape(streams * blocks, *clips.shape[2:]), implementation=config.implementation)
+    seen = module.encode_video(clips.reshape(streams * blocks, *clips.shape[2:]), implementation=config.implementation)
     return seen.reshape(streams, -1, seen.shape[-1]), clips
 
 
@@ -276,7 +276,7 @@ def _one_token(module: VLM, p: Progress, config: StepConfig) -> Progress:
         valid=going[:, None],
     )
     position = jnp.broadcast_to((p.position + n - 1)[:, None, None], (streams, 3, 1))
-    cache = KV(state.keys, state.values, p.rotated)
+    cache = KVStore(state.keys, state.values, p.rotated)
     slots, cache, hidden = _run(module, config, state.slots, cache, word, module.embed(token), slot, position)
     logits = module.logits(hidden[:, 0])
     stream = jnp.arange(streams)

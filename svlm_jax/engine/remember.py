@@ -96,22 +96,22 @@ def begin(params: Params, prefix: Int[Array, "B P"], *, config: QAConfig, dtype:
         config.memory, config.shape, text.kv_shape, width=text.hidden_size, batch=len(prefix), dtype=dtype
     )
     order = jnp.broadcast_to(jnp.arange(prefix.shape[1]), prefix.shape)
-    turn = module.decoder.turn(jnp.repeat(order[:, None].astype(jnp.float32), 3, axis=1), heads_axis=2)
+    tables = module.decoder.rope_tables(jnp.repeat(order[:, None].astype(jnp.float32), 3, axis=1), heads_axis=2)
     keys, values = list(memory.keys), list(memory.values)
 
     def attend(i: int, q: Array, k: Array, v: Array) -> Array:
         keys[i], values[i] = kv.write(keys[i], k, order), kv.write(values[i], v, order)
-        q, k = rope.rotate(q, *turn), rope.rotate(k, *turn)
+        q, k = rope.rotate(q, *tables), rope.rotate(k, *tables)
         return flash_attention(q, k, v, scale=config.scale, implementation=config.implementation)
 
-    module.decoder.through(module.embed(prefix), attend)
+    module.decoder.forward_with(module.embed(prefix), attend)
     return dataclasses.replace(memory, keys=tuple(keys), values=tuple(values))
 
 
 def watch(params: Params, memory: MemoryState, clip: Clip, *, config: QAConfig) -> MemoryState:
     """Reads a clip against the memory, writes it in, and compresses what is over the budget."""
     module, shape = functional.bind(config.model, params), config.shape
-    x = module.see(clip.frames, implementation=config.implementation)
+    x = module.encode_video(clip.frames, implementation=config.implementation)
     valid, newest = clip.valid, memory.newest
     if config.memory.similar is not None:
         pictures = x.astype(jnp.float32).reshape(len(x), shape.grids, shape.cells, -1).mean(2)
@@ -134,7 +134,7 @@ def watch(params: Params, memory: MemoryState, clip: Clip, *, config: QAConfig) 
         counts.append(count)
         return y
 
-    module.decoder.through(x.astype(memory.keys[0].dtype), attend)
+    module.decoder.forward_with(x.astype(memory.keys[0].dtype), attend)
     return MemoryState(
         keys=tuple(layer.keys for layer in layers),
         values=tuple(layer.values for layer in layers),
@@ -179,8 +179,8 @@ def attend_clip(
     position, _ = mem.positions(layer.meta, live, shape, config.memory.positions)
     at = jnp.minimum(clip_write.slot, shape.vision - 1)
     own = jnp.take_along_axis(position, at[:, None], axis=2)
-    q = rope.rotate(q, *decoder.turn(own, heads_axis=2))
-    keys = rope.rotate(layer.keys, *decoder.turn(mem.with_prefix(position, shape.prefix), heads_axis=1))
+    q = rope.rotate(q, *decoder.rope_tables(own, heads_axis=2))
+    keys = rope.rotate(layer.keys, *decoder.rope_tables(mem.with_prefix(position, shape.prefix), heads_axis=1))
     scale, implementation = config.scale, config.implementation
 
     query_index = jnp.where(clip_write.slot < shape.vision, shape.prefix + clip_write.slot, -1)
@@ -228,5 +228,5 @@ def page_means(layer: MemoryLayer, count: Int[Array, "B"], config: QAConfig, dec
     if memory.page_positions:
         live = jnp.arange(shape.vision) < count[:, None]
         position, _ = mem.positions(layer.meta, live, shape, "original")
-        keys = rope.rotate(keys, *decoder.turn(position, heads_axis=1))
+        keys = rope.rotate(keys, *decoder.rope_tables(position, heads_axis=1))
     return pages.page_means(keys, jnp.maximum(count - shape.short, 0), page=memory.page, pages=number)

@@ -10,9 +10,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from pallas_kernels.dispatch import Implementation
-from svlm_jax.cache.kv import KV, Slots
+from svlm_jax.cache.kv import KVStore, Slots
+from svlm_jax.models import rope
+from svlm_jax.models.attention import StoreAttention, causal_attention
 from svlm_jax.models.config import ModelConfig
-from svlm_jax.models.decoder import Decoder, Visibility
+from svlm_jax.models.decoder import Decoder
 
 
 class VLM(nnx.Module):
@@ -24,7 +26,7 @@ class VLM(nnx.Module):
     def __init__(self, cfg: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         raise NotImplementedError
 
-    def see(
+    def encode_video(
         self, frames: UInt8[Array, "B F 3 height width"], *, implementation: Implementation = "auto"
     ) -> Float[Array, "B M D"]:
         """One clip a stream -> its embeddings, in the order of its tokens; M = `cfg.vision.clip_tokens(F, height, width)`."""
@@ -38,13 +40,13 @@ class VLM(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         positions: Float[Array, "B 3 T"],
-        cache: KV | None = None,
+        cache: KVStore | None = None,
         slots: Int[Array, "B T"] | None = None,
         query_index: Int[Array, "B T"] | None = None,
         kv_index: Int[Array, "B C"] | None = None,
         *,
         implementation: Implementation = "auto",
-    ) -> tuple[Float[Array, "B T D"], KV | None]:
+    ) -> tuple[Float[Array, "B T D"], KVStore | None]:
         """New tokens through the decoder -> hidden states after the last norm, and the cache with the tokens written.
 
         Args:
@@ -55,17 +57,24 @@ class VLM(nnx.Module):
           kv_index: logical place of every slot *after* the write, -1 where empty. A token sees the slots whose order is
             not beyond its own. Without a cache the tokens see each other by `query_index` (default: 0 to T - 1).
         """
-        if cache is not None and (query_index is None or kv_index is None or slots is None):
+        tables, scale = self.decoder.rope_tables(positions, heads_axis=2), self.cfg.text.head_dim**-0.5
+        if cache is None:
+            causal = causal_attention(tables, scale=scale, order=query_index, implementation=implementation)
+            return self.decoder.forward_with(x, causal), None
+        if query_index is None or kv_index is None or slots is None:
             raise TypeError("decode needs slots, query_index and kv_index when it is given a cache")
-        return self.decoder(x, positions, cache, slots, Visibility(query_index, kv_index), implementation)
+        attention = StoreAttention(cache, slots, query_index, kv_index, tables, scale, implementation)
+        hidden = self.decoder.forward_with(x, attention)
+        return hidden, attention.store
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Scores of the next token, float32."""
         return self.decoder.logits(hidden)
 
     def rotate(self, keys: tuple[Slots, ...], positions: Float[Array, "B 3 C"]) -> tuple[Slots, ...]:
-        """Un-rotated keys of every layer turned to their positions: `KV.rotated` for a newly numbered cache."""
-        return self.decoder.rotate(keys, positions)
+        """Un-rotated keys of every layer rotated to their positions: `KVStore.rotated` for a newly numbered cache."""
+        tables = self.decoder.rope_tables(positions, heads_axis=1)
+        return tuple(rope.rotate(k, *tables) for k in keys)
 
     def __call__(
         self,

@@ -58,8 +58,8 @@ def loss_sums(
     `scale` is that of low-rank adapters among `trained`. Needs the mesh of the arrays to be set (`jax.set_mesh`).
     """
     weights = lora.Weights({**frozen, **trained}, jnp.dtype(compute.dtype), scale)
-    x, turn = _inputs(config, compute, weights, trained, batch)
-    x = _layers(config, compute, weights, x, turn)
+    x, rope_tables = _inputs(config, compute, weights, trained, batch)
+    x = _layers(config, compute, weights, x, rope_tables)
     x = rms_norm(x, weights.used("decoder.norm.weight"), config.text.rms_norm_eps)
     return _loss(config, compute, weights, x, batch)
 
@@ -105,20 +105,21 @@ def _see(config: ModelConfig, compute: Compute, tower: Flat, clips: jax.Array, l
 
 
 def _layers(
-    config: ModelConfig, compute: Compute, weights: lora.Weights, x: jax.Array, turn: tuple[jax.Array, jax.Array]
+    config: ModelConfig, compute: Compute, weights: lora.Weights, x: jax.Array, rope_tables: tuple[jax.Array, jax.Array]
 ) -> jax.Array:
     heads = P(ROWS, None, "tensor", None)
 
     def attend(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
         # Padding comes last, and nothing that is learned sees it: plain causal attention will do.
         local = functools.partial(flash_attention, scale=config.text.head_dim**-0.5, implementation=compute.attention)
-        return jax.shard_map(local, in_specs=(heads,) * 3, out_specs=heads, check_vma=False)(query, keys, values)
+        attention = jax.shard_map(local, in_specs=(heads,) * 3, out_specs=heads, check_vma=False)
+        return attention(rope.rotate(query, *rope_tables), rope.rotate(keys, *rope_tables), values)
 
     def layer(x: jax.Array, stacked: Flat) -> tuple[jax.Array, None]:
         here = dataclasses.replace(weights, flat=stacked)
         used = {path: here.used(path, of_layer=True) for path in here.paths()}
         module = functional.bind_layer(config, flat_params.nest(used, flat_params.LAYERS))
-        return module.whole(x, turn, attend), None
+        return module.forward_with(x, attend), None
 
     if compute.remat != "none":
         policies = jax.checkpoint_policies

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from svlm_jax.cache.kv import KV
+from svlm_jax.cache.kv import KVStore
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.random import random_config
 from svlm_jax.errors import ConfigError
@@ -97,7 +97,7 @@ def forward(cfg, params, ids, positions, valid=None):
 
 @functools.partial(jax.jit, static_argnums=0)
 def see(cfg, params, frames):
-    return functional.bind(cfg, params).see(frames)
+    return functional.bind(cfg, params).encode_video(frames)
 
 
 def sequence(batch=2, tokens=21):
@@ -117,7 +117,7 @@ def test_cached_decoding_equals_one_shot(pieces):
     capacity = 30
     slots = np.stack([np.random.default_rng(b).permutation(capacity)[:total] for b in range(batch)]).astype(np.int32)
     kv_index = np.full((batch, capacity), -1, np.int32)
-    cache, start, hidden = KV.empty(cfg.text.kv_shape, batch, capacity, jnp.float32), 0, []
+    cache, start, hidden = KVStore.empty(cfg.text.kv_shape, batch, capacity, jnp.float32), 0, []
     for count in pieces:
         part = slice(start, start + count)
         order = np.tile(np.arange(start, start + count, dtype=np.int32), (batch, 1))
@@ -145,7 +145,7 @@ def test_tokens_without_a_slot_are_not_kept():
     order = np.tile(np.arange(21, dtype=np.int32), (2, 1))
     kv_index = np.full((2, 30), -1, np.int32)
     _, cache = decode(
-        cfg, params, x, positions, KV.empty(cfg.text.kv_shape, 2, 30, jnp.float32), np.tile(slots, (2, 1)), order, kv_index
+        cfg, params, x, positions, KVStore.empty(cfg.text.kv_shape, 2, 30, jnp.float32), np.tile(slots, (2, 1)), order, kv_index
     )
     for array in (*cache.keys, *cache.values, *cache.rotated):
         written = np.flatnonzero(np.abs(array).max((0, 1, 3)))
@@ -177,7 +177,7 @@ def test_decode_loop_updates_the_cache_in_place(batch):
     """A copy of the cache a token would cost more than the attention; donation must give the buffers back."""
     cfg, params = loaded().config, loaded().params
     capacity = 500
-    cache = KV.empty(cfg.text.kv_shape, batch, capacity, jnp.float32)
+    cache = KVStore.empty(cfg.text.kv_shape, batch, capacity, jnp.float32)
 
     @functools.partial(jax.jit, donate_argnums=1)
     def speak(params, cache, tokens):

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svlm_jax.models import decoder as decoder_module
 from svlm_jax.models import functional
+from svlm_jax.models.attention import causal_attention
 from svlm_jax.models.positions import rope_positions
 from svlm_jax.models.qwen2_vl import patches as grid_module
 from svlm_jax.models.qwen2_vl import tower as vision_module
@@ -138,12 +138,10 @@ def test_every_decoder_layer(folders, family):
     x = module.embed(tokens[None])
     np.testing.assert_array_equal(x, states[0].numpy())
     order = jnp.arange(len(tokens))[None]
-    seen = decoder_module.Visibility(order, order)
-    turn = module.decoder.turn(positions, heads_axis=2)
+    tables = module.decoder.rope_tables(positions, heads_axis=2)
+    attention_fn = causal_attention(tables, scale=ours.config.text.head_dim**-0.5, order=order, implementation="xla")
     for block, expected in zip(module.decoder.layers, states[1:], strict=True):
-        attended, _ = block.attn(block.attn_norm(x), turn, None, None, seen, "xla")
-        x = x + attended
-        x = x + block.mlp(block.mlp_norm(x))
+        x = block.forward_with(x, functools.partial(attention_fn, 0))
         if block is not module.decoder.layers[-1]:  # the last one is reported after the norm
             np.testing.assert_allclose(x, expected.numpy(), atol=ATOL)
     np.testing.assert_allclose(module.decoder.norm(x), states[-1].numpy(), atol=ATOL)

@@ -98,7 +98,7 @@ def test_full_equals_plain_attention_over_everything(family):
 
     @jax.jit
     def plain(frames, ids, position):
-        visuals = module.see(frames[None])[0]
+        visuals = module.encode_video(frames[None])[0]
         if llava:
             visuals = jnp.concatenate([visuals, module.newline()])
         return module(ids, position, visuals)[0, -1]

@@ -51,7 +51,7 @@ class LlavaOnevision(VLM):
         self.projector = Projector(cfg.vision, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(cfg.text, dtype=dtype, rngs=rngs)
 
-    def see(
+    def encode_video(
         self, frames: UInt8[Array, "B F 3 height width"], *, implementation: Implementation = "auto"
     ) -> Float[Array, "B M D"]:
         """One clip a stream -> its embeddings, M = F · 196 in order of frames, each in raster order; no newline.
@@ -71,7 +71,7 @@ class LlavaOnevision(VLM):
         self, frames: UInt8[Array, "F 3 height width"], *, implementation: Implementation = "auto"
     ) -> Float[Array, "M D"]:
         """A whole video: its frames and the newline, M = F · 196 + 1."""
-        return jnp.concatenate([self.see(frames[None], implementation=implementation)[0], self.newline()])
+        return jnp.concatenate([self.encode_video(frames[None], implementation=implementation)[0], self.newline()])
 
     def image(
         self,

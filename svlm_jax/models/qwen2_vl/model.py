@@ -20,7 +20,7 @@ class Qwen(VLM):
         self.visual = VisionTower(cfg.qwen_vision, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(cfg.text, dtype=dtype, rngs=rngs)
 
-    def see(
+    def encode_video(
         self, frames: UInt8[Array, "B F 3 height width"], *, implementation: Implementation = "auto"
     ) -> Float[Array, "B M D"]:
         """One clip a stream -> its embeddings, M = t·h·w merged cells in raster order.

@@ -1,0 +1,71 @@
+"""Attention functions for `Decoder.forward_with`: over whole sequences, and over a store that new tokens are written to."""
+
+import dataclasses
+
+import jax
+from jaxtyping import Array, Float, Int
+
+from pallas_kernels.cache_attention import cache_attention
+from pallas_kernels.dispatch import Implementation
+from pallas_kernels.flash_attention import flash_attention
+from svlm_jax.cache.kv import KVStore
+from svlm_jax.models import rope
+from svlm_jax.models.decoder import AttentionFn
+
+RopeTables = tuple[jax.Array, jax.Array]  # cosines and sines, see `Decoder.rope_tables`
+
+
+def causal_attention(
+    rope_tables: RopeTables,
+    *,
+    scale: float,
+    order: Int[Array, "B T"] | None = None,
+    implementation: Implementation = "auto",
+) -> AttentionFn:
+    """Every token sees those of its sequence that are not after it.
+
+    order: their logical places, -1 = padding; None = as they stand.
+    """
+
+    def attention_fn(_: int, query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+        query, keys = rope.rotate(query, *rope_tables), rope.rotate(keys, *rope_tables)
+        return flash_attention(query, keys, values, order=order, scale=scale, implementation=implementation)
+
+    return attention_fn
+
+
+@dataclasses.dataclass
+class StoreAttention:
+    """New tokens are written to a store and see what it holds. One forward pass, after which `store` holds them.
+
+    Attributes:
+      slots: where each token goes; C means that it is not kept.
+      query_index: logical place of each token; -1 is padding, whose attention output is 0.
+      kv_index: logical place of every slot *after* the write, -1 where empty. A token sees the slots whose place is not
+        beyond its own.
+      rope_tables: of the new tokens' positions, with their heads at axis 2.
+    """
+
+    store: KVStore
+    slots: Int[Array, "B T"]
+    query_index: Int[Array, "B T"]
+    kv_index: Int[Array, "B C"]
+    rope_tables: RopeTables
+    scale: float
+    implementation: Implementation = "auto"
+
+    def __call__(
+        self, layer: int, query: Float[Array, "B T N H"], keys: Float[Array, "B T K H"], values: Float[Array, "B T K H"]
+    ) -> Float[Array, "B T N H"]:
+        rotated = rope.rotate(keys, *self.rope_tables)
+        self.store = self.store.write(layer, keys, values, rotated, self.slots)
+        read_keys, read_values = self.store.read(layer)
+        return cache_attention(
+            rope.rotate(query, *self.rope_tables),
+            read_keys,
+            read_values,
+            self.query_index,
+            self.kv_index,
+            scale=self.scale,
+            implementation=self.implementation,
+        )
