@@ -47,7 +47,7 @@ class Stream:
 
     slots: Slots
     serial: jax.Array
-    clock: jax.Array
+    chunk_index: jax.Array
     last: jax.Array
     count: jax.Array  # serial number of the next token that is run
 

@@ -32,7 +32,15 @@ def config(policy: str) -> QAConfig:
 
 
 def operations(function, config, *arguments) -> float:
-    empty = functools.partial(empty_memory, config.memory, config.shape, config.model.text, dtype=jnp.float32)
+    empty = functools.partial(
+        empty_memory,
+        config.memory,
+        config.shape,
+        config.model.text.kv_shape,
+        width=config.model.text.hidden_size,
+        batch=1,
+        dtype=jnp.float32,
+    )
     program = jax.jit(functools.partial(function, config=config))
     return program.lower(functional.abstract_params(config.model), jax.eval_shape(empty), *arguments).cost_analysis()["flops"]
 
