@@ -185,27 +185,29 @@ def follow(arguments: argparse.Namespace) -> tuple[float, float]:
     targets = (arguments.vtt, arguments.srt, arguments.jsonl, arguments.video)
     check_questions(arguments)
     check_distinct([check_target(path) for path in targets if path], arguments.source)
-    start = arguments.start or 0.0
-    with _open(arguments, settings, pixels, start) as probe:  # what cannot work is said before minutes of loading
-        settings = _bounded(settings, probe.info.duration)
-        rehearsal = next(probe, None) if arguments.realtime or probe.info.live else None
-    with loading(f"loading {arguments.model}") as progress:
-        vlm = StreamingVLM.from_pretrained(
-            arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
-        )
-    if arguments.resume:
-        how = {"split_timing": settings.split_timing, "implementation": settings.implementation}
-        session = vlm.resume(arguments.resume, **how)
-    else:
-        session = vlm.stream(settings)
-    asked = questions_beside(arguments, session)
-    if rehearsal is not None:  # compiles now, so that no second of a running stream is lost to it
-        session.fork().feed(rehearsal)
-        if asked is not None:
-            asked.rehearse(rehearsal)
-    start = session.position if arguments.start is None else arguments.start
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(_open(arguments, session.settings, pixels, start))
+        source = None
+        if not arguments.resume:  # what cannot work is said before minutes of loading; a pipe can be opened only once
+            source = stack.enter_context(_open(arguments, settings, pixels, arguments.start or 0.0))
+            settings = _bounded(settings, source.info.duration)
+        with loading(f"loading {arguments.model}") as progress:
+            vlm = StreamingVLM.from_pretrained(
+                arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
+            )
+        if arguments.resume:
+            how = {"split_timing": settings.split_timing, "implementation": settings.implementation}
+            session = vlm.resume(arguments.resume, **how)
+        else:
+            session = vlm.stream(settings)
+        if source is None:  # its settings are the saved ones
+            start = session.position if arguments.start is None else arguments.start
+            source = stack.enter_context(_open(arguments, session.settings, pixels, start))
+        asked = questions_beside(arguments, session)
+        rehearsal = source.peek() if arguments.realtime or source.info.live else None
+        if rehearsal is not None:  # compiles now, so that no second of a running stream is lost to it
+            session.fork().feed(rehearsal)
+            if asked is not None:
+                asked.rehearse(rehearsal)
         chunks = stack.enter_context(Stoppable(iter(source)))  # left last: signals must not tear what follows apart
         sink = stack.enter_context(_sinks(arguments, session, source))
         if arguments.save_state:

@@ -35,7 +35,7 @@ class ChunkQueue:
         self._entries: collections.deque[list[Chunk]] = collections.deque()  # chunks that leave together
         self._origin: float | None = None  # clock reading at stream time 0
         self._handed: float | None = None  # end of the chunk handed out last
-        self._closed = self._ended = False
+        self._closed = self._ended = self._held = False
         self._error: Exception | None = None
         self._changed = threading.Condition()
 
@@ -47,6 +47,11 @@ class ChunkQueue:
     @property
     def closed(self) -> bool:
         return self._closed
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody looked at the first chunk and nobody has taken one yet."""
+        return self._held
 
     def begin(self, origin: float) -> None:
         """Stream time 0 is at `origin` on the clock. Without this call the first chunk begins with the first `get`."""
@@ -86,9 +91,29 @@ class ChunkQueue:
             self._entries.clear()
             self._changed.notify_all()
 
+    def peek(self) -> Chunk | None:
+        """The first chunk, due or not, which stays where it is; None when there is none. Raises what stopped the decoder."""
+        with self._changed:
+            self._held = True
+            self._changed.wait_for(lambda: self._entries or self._ended or self._closed)
+            if not self._entries and self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            return self._entries[0][0] if self._entries else None
+
+    def restart(self, origin: float) -> None:
+        """Forgets what waits: the stream begins anew, with its time 0 at `origin` on the clock."""
+        with self._changed:
+            self._entries.clear()
+            self._origin = origin
+            self._changed.notify_all()
+
     def get(self) -> Chunk | None:
         """The next chunk as soon as it is due, None at the end; raises what stopped the decoder."""
         with self._changed:
+            if self._held and self._origin is not None and not self._ended:  # live: what was looked at is old by now
+                self._entries.clear()
+            self._held = False
             while not self._closed:
                 if self._entries:
                     if self._origin is None and self._clock is not None:

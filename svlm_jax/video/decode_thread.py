@@ -51,7 +51,7 @@ class ModelSize:
 
 def pump(
     open_frames: Callable[[ChunkQueue], Iterator[Decoded]],
-    sampler: Sampler,
+    make_sampler: Callable[[], Sampler],
     model_size: ModelSize,
     chunk_queue: ChunkQueue,
     close: Callable[[], None],
@@ -59,11 +59,18 @@ def pump(
     start: float,
     seconds: float,
     chunks: int | None,
+    restart: Callable[[], float] | None,
 ) -> None:
-    """Reads frames until they end, `chunks` are made, or the queue is closed; what goes wrong goes into the queue."""
+    """Reads frames until they end, `chunks` are made, or the queue is closed; what goes wrong goes into the queue.
+
+    A live source whose first chunk was looked at is read on, unseen, until somebody asks for a chunk; `restart` then begins
+    its clock anew and returns its reading.
+    """
     error: Exception | None = None
     try:
-        _pump(open_frames(chunk_queue), sampler, model_size, chunk_queue, start, seconds, chunks)
+        frames = open_frames(chunk_queue)
+        unseen = frames if restart is None else _from_first_request(frames, chunk_queue, restart)
+        _pump(unseen, make_sampler, model_size, chunk_queue, start, seconds, chunks)
     except Exception as problem:
         error = problem
     finally:
@@ -71,9 +78,25 @@ def pump(
         chunk_queue.finish(error)
 
 
+def _from_first_request(
+    frames: Iterator[Decoded], chunk_queue: ChunkQueue, restart: Callable[[], float]
+) -> Iterator[Decoded | None]:
+    """The frames, without those that pass between a look at the first chunk and the first request; None where they ended."""
+    held = False
+    for decoded in frames:
+        if chunk_queue.held and len(chunk_queue):
+            held = True
+        elif held:
+            held = False
+            chunk_queue.restart(restart())
+            yield None
+        else:
+            yield decoded
+
+
 def _pump(
-    frames: Iterator[Decoded],
-    sampler: Sampler,
+    frames: Iterator[Decoded | None],
+    make_sampler: Callable[[], Sampler],
     model_size: ModelSize,
     chunk_queue: ChunkQueue,
     start: float,
@@ -82,6 +105,7 @@ def _pump(
 ) -> None:
     cost = 0.0
     made = 0
+    sampler = make_sampler()
 
     def deliver(complete: Iterator[tuple[int, list[Decoded]]]) -> bool:
         """Whether to go on."""
@@ -103,6 +127,9 @@ def _pump(
         for decoded in frames:
             if chunk_queue.closed:
                 return
+            if decoded is None:
+                sampler, made, cost = make_sampler(), 0, 0.0
+                continue
             if decoded.gap:
                 sampler.skip_to(decoded.time)
             cost += decoded.cost

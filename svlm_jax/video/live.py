@@ -65,6 +65,11 @@ class LiveClock:
         self._offset: float | None = None
         self._last: float | None = None
 
+    def restart(self) -> float:
+        """Stream time 0 is now; the reading of the wall clock."""
+        self.origin, self._offset, self._last = self._clock(), None, None
+        return self.origin
+
     def reconnected(self) -> None:
         """The next time stamp belongs to a new connection."""
         self._offset = None

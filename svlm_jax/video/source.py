@@ -24,7 +24,7 @@ from svlm_jax.video.frame_source import FrameSource, array_frames
 from svlm_jax.video.live import Backoff, LiveClock, camera, live_frames, mask
 from svlm_jax.video.reader import Decoded, VideoReader
 from svlm_jax.video.resize import FACTOR, MAX_PIXELS, MIN_PIXELS, TEMPORAL_PATCH, smart_resize
-from svlm_jax.video.sampler import PtsSampler, PublishedSampler, Sampler
+from svlm_jax.video.sampler import PtsSampler, PublishedSampler
 
 __all__ = ["Backoff", "Chunk", "FrameSource", "Source", "SourceInfo", "open_source", "register_scheme"]
 
@@ -75,6 +75,14 @@ class Source:
             raise StopIteration
         return chunk
 
+    def peek(self) -> Chunk | None:
+        """The first chunk, without taking it; None when there is none.
+
+        A file then begins with this chunk, and a file in real time with the first request. A live source goes on unseen: its
+        time 0 is the first request, so minutes may pass between the two.
+        """
+        return self._mailbox.peek()
+
     def close(self) -> None:
         """Stops decoding; a read that blocks ends at its time limit."""
         self._mailbox.close()
@@ -98,6 +106,7 @@ class _Opened:
     close: Callable[[], None]
     origin: float | None = None  # reading of the wall clock at stream time 0, for live sources
     interrupt: Callable[[], None] = lambda: None  # ends a wait for frames
+    restart: Callable[[], float] | None = None  # begins stream time anew, for live sources
 
 
 def open_source(
@@ -162,10 +171,19 @@ def open_source(
     chunk_queue = ChunkQueue(buffer=buffer, seconds=chunk_seconds, behind=behind or "drop", clock=clock if realtime else None)
     if opened.origin is not None:
         chunk_queue.begin(opened.origin)
-    sampler: Sampler = (PtsSampler if sampling == "pts" else PublishedSampler)(fps, count, start)
+    make_sampler = functools.partial(PtsSampler if sampling == "pts" else PublishedSampler, fps, count, start)
     chunks = None if duration is None else math.ceil(duration / chunk_seconds - 1e-9)
     work = functools.partial(
-        pump, opened.frames, sampler, model_size, chunk_queue, opened.close, start=start, seconds=chunk_seconds, chunks=chunks
+        pump,
+        opened.frames,
+        make_sampler,
+        model_size,
+        chunk_queue,
+        opened.close,
+        start=start,
+        seconds=chunk_seconds,
+        chunks=chunks,
+        restart=opened.restart,
     )
     return Source(opened.info, chunk_queue, threading.Thread(target=work, name="svlm-decode", daemon=True), opened.interrupt)
 
@@ -292,7 +310,7 @@ def _open_live(
             first, connect, live_clock, backoff=reconnect, wait=chunk_queue.wait_closed, on_status=on_status or (lambda _: None)
         )
 
-    return _Opened(_opened(first, kind).info, frames, first.close, live_clock.origin)
+    return _Opened(_opened(first, kind).info, frames, first.close, live_clock.origin, restart=live_clock.restart)
 
 
 def _opened(reader: VideoReader, kind: str) -> _Opened:
@@ -317,4 +335,5 @@ def _open_frames(frames: Any, start: float, clock: Callable[[], float], name: st
         frames.end,
         live_clock.origin,
         frames.end,
+        live_clock.restart,
     )

@@ -7,7 +7,7 @@ from configs import facts
 from configs.match import CHUNKS, SIZE, architecture, get_config
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.streaming_block import streaming_block
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic.evaluate import evaluate_match
 from svlm_jax.synthetic.evaluate_facts import evaluate_facts

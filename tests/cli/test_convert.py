@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from tests import clips
 
 MODEL = Path(__file__).parents[1] / "golden" / "streamingvlm" / "checkpoint"

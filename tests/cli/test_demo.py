@@ -7,7 +7,7 @@ import pytest
 
 from svlm_jax.checkpoint import hf
 from svlm_jax.cli import demo_match as demo
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from svlm_jax.synthetic import Match
 from tests import checkpoints
 

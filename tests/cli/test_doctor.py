@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from svlm_jax.cache.window import WindowConfig
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from svlm_jax.models.functional import abstract_params
 from svlm_jax.models.presets import PRESETS, preset
 from svlm_jax.streaming.memory_plan import QWEN_LENGTHS, plan

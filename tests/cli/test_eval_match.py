@@ -5,7 +5,7 @@ import json
 import pytest
 
 from svlm_jax.checkpoint import hf
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from svlm_jax.eval import results
 from svlm_jax.synthetic import evaluate
 from tests import checkpoints

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 
 
 @pytest.mark.parametrize("command", [[], ["watch"], ["ask"], ["train"], ["eval"], ["bench"], ["convert"], ["doctor"], ["demo"]])

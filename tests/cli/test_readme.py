@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from tests import clips
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import pytest
 
 from launch import train as launched
 from svlm_jax.checkpoint import hf
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from svlm_jax.train import run as training
 from tests import checkpoints
 

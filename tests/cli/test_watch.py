@@ -15,7 +15,7 @@ import av
 import pytest
 import safetensors.numpy
 
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from tests import clips
 
 MODEL = Path(__file__).parents[1] / "golden" / "streamingvlm" / "checkpoint"

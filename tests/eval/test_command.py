@@ -5,7 +5,7 @@ import json
 import pytest
 
 from svlm_jax.cli import eval_published
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from tests.endpoints import serving
 from tests.eval import sets
 from tests.eval.fakes import Reader

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from svlm_jax.cache.window import WindowConfig
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from svlm_jax.errors import ConfigError
 from svlm_jax.eval import efficiency
 from svlm_jax.eval.efficiency import Plan, Row

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from svlm_jax.data.images import image_tiles
 from svlm_jax.errors import ConfigError
 from svlm_jax.models import functional
