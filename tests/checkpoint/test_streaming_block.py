@@ -8,8 +8,8 @@ import pytest
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.streaming_block import pixel_bounds, streaming_block
-from svlm_jax.cli import watch
 from svlm_jax.cli import main as cli
+from svlm_jax.cli import watch
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import CheckpointError
 from svlm_jax.prompt.commentary import QUERY

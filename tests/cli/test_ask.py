@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from svlm_jax.cache.memory_config import MemoryConfig
-from svlm_jax.cli.ask import SideQuestions
 from svlm_jax.cli import main as cli
+from svlm_jax.cli.ask import SideQuestions
 from svlm_jax.errors import StreamError
 from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.video.chunk import Chunk
