@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stride", type=float, help="seconds from the start of one chunk to that of the next (default 12)")
     parser.add_argument("--words", type=float, default=2.0, help="least words a second of a chunk or clip (default 2)")
     parser.add_argument("--annealing", action="store_true", help="clips of 16 to 64 s without overlap or long silence instead")
+    parser.add_argument("--encoding", metavar="NAME", help="of subtitles that are neither UTF-8 nor UTF-16, e.g. gb18030")
     parser.add_argument("--endpoint", metavar="URL", help="of a language model that cleans the transcripts")
     parser.add_argument("--model", metavar="NAME", help="of the language model there")
     parser.add_argument("--live-share", type=float, metavar="SHARE", help="keep what is told live by more than this, 0 to 1")
@@ -57,6 +58,7 @@ def _annotate(arguments: argparse.Namespace) -> str:
         rule,
         curate=None if curator is None else curator.clean,
         keep=None if curator is None or least is None else lambda clip: curator.live_share(clip) > least,
+        encoding=arguments.encoding,
     )
     if not count:
         raise DataError(f"{arguments.output} holds no samples: no chunk of {arguments.folder} has words enough.")

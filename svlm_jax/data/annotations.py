@@ -13,13 +13,19 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from svlm_jax.errors import DataError
+from svlm_jax.host.json_files import parse
+from svlm_jax.host.schema import Anything, ListOf, Number, Record, Row, Text, Whole
 
 WITH_SEEKS = "_with_seeks"
+LONGEST = 24 * 3600  # s of one clip
+SECONDS = Number(least=0, most=1e9)
+WORD = Row((SECONDS, SECONDS, Text()))
+QUESTION = Row((Anything(), SECONDS, Text(), Text()))
 
 
 class Word(NamedTuple):
@@ -64,31 +70,27 @@ class Annotation:
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end:
             raise DataError(f"{self.video}: the clip from {self.start} to {self.end} s is empty, expected 0 <= start < end.")
+        if self.end - self.start > LONGEST:
+            raise DataError(
+                f"{self.video}: the clip from {self.start} to {self.end} s is too long, expected {LONGEST} s at most."
+            )
 
     @classmethod
     def from_messages(cls, messages: Any) -> "Annotation":
         """Of a parsed line; DataError says what is missing or has the wrong type."""
-        try:
-            video, text, stream = _contents(messages)
-            words = tuple(Word(float(start), float(end), _text(word)) for start, end, word in stream["text_stream"])
-            questions = tuple(
-                Question(tag, float(time), _text(question), _text(answer))
-                for tag, time, question, answer in stream.get("qa_stream") or ()
-            )
-            return cls(
-                video=_text(video["video"]),
-                start=float(video["video_start"]),
-                end=float(video["video_end"]),
-                words=words,
-                questions=questions,
-                previous=_text(text.get("previous") or ""),
-                title=_text(text.get("title") or ""),
-                prompt=_text(text.get("text") or ""),
-            )
-        except KeyError as error:
-            raise DataError(f"the sample has no {error.args[0]!r}.") from None
-        except (TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"the sample does not have the published form: {error}.") from None
+        video, text, stream = _contents(messages)
+        words = tuple(Word(*row) for row in stream.get("text_stream", ListOf(WORD)))
+        questions = tuple(Question(*row) for row in stream.get("qa_stream", ListOf(QUESTION), ()))
+        return cls(
+            video=video.get("video", Text()),
+            start=video.get("video_start", SECONDS),
+            end=video.get("video_end", SECONDS),
+            words=words,
+            questions=questions,
+            previous=text.get("previous", Text(), ""),
+            title=text.get("title", Text(), ""),
+            prompt=text.get("text", Text(), ""),
+        )
 
     def to_messages(self) -> list[dict[str, Any]]:
         """The two messages of the published format."""
@@ -100,25 +102,19 @@ class Annotation:
         return [{"role": "user", "content": [clip, text]}, {"role": "assistant", "content": [stream]}]
 
 
-def _contents(messages: Any) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]:
+def _contents(messages: Any) -> tuple[Record, Record, Record]:
     """The elements for the video, the text (any element may carry `previous` and `title`) and the words."""
-    video: Mapping[str, Any] = {}
+    video, stream = Record({}, "the sample's video", DataError), Record({}, "the sample", DataError)
     text: dict[str, Any] = {}
-    stream: Mapping[str, Any] = {}
-    for message in messages:
-        for element in message["content"]:
-            if element.get("type") == "video":
+    sample = Record({"messages": messages}, "the sample", DataError)
+    for message in sample.records("messages"):
+        for element in message.records("content"):
+            if element.data.get("type") == "video":
                 video = element
-            if "text_stream" in element:
+            if "text_stream" in element.data:
                 stream = element
-            text.update({name: element[name] for name in ("text", "previous", "title") if element.get(name)})
-    return video, text, stream
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {value!r}")
-    return value
+            text.update({name: element.data[name] for name in ("text", "previous", "title") if element.data.get(name)})
+    return video, Record(text, "the sample's text", DataError), stream
 
 
 def index_path(path: str | os.PathLike[str]) -> Path:
@@ -152,11 +148,9 @@ class AnnotationFile:
         if not 0 <= number < len(self):
             raise IndexError(f"{self.path} has samples 0 to {len(self) - 1}, not {number}")
         try:
-            return Annotation.from_messages(json.loads(self._line(number)))
+            return Annotation.from_messages(parse(self._line(number), "the line", DataError))
         except DataError as error:
             raise DataError(f"{self.path}, sample {number}: {error}") from None
-        except ValueError as error:
-            raise DataError(f"{self.path}, sample {number}, is no JSON: {error}.") from None
 
     def __iter__(self) -> Iterator[Annotation]:
         return (self[number] for number in range(len(self)))
@@ -238,13 +232,9 @@ def build_index(path: str | os.PathLike[str]) -> Path:
 
 
 def _offsets(data: bytes, name: str) -> list[int]:
-    try:
-        seeks = json.loads(data)
-    except ValueError as error:
-        raise DataError(f"{name} is no index: {error}.") from None
-    if not isinstance(seeks, list) or not all(isinstance(at, int) for at in seeks):
-        raise DataError(f"{name} is no index: expected a JSON array of byte offsets.")
-    return seeks
+    name = f"the index {name}"
+    index = Record({"offsets": parse(data, name, DataError)}, name, DataError)
+    return list(index.get("offsets", ListOf(Whole(least=0))))
 
 
 def _line_starts(path: Path) -> Iterator[int]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from svlm_jax.data.annotations import Annotation
-from svlm_jax.data.transcripts import Sentence, spread
+from svlm_jax.data.sentences import Sentence, spread
 from svlm_jax.errors import DataError
 from svlm_jax.host.chat_client import Endpoint
 

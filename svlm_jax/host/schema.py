@@ -151,7 +151,7 @@ class ListOf(Kind[tuple[T, ...]]):
         count = "" if self.least == 0 else f" of at least {self.least}"
         if self.most is not None:
             count = f" of {self.least}" if self.least == self.most else f" of {self.least} to {self.most}"
-        return f"an array{count}, each {self.element.expected}"
+        return f"an array{count}" + ("" if isinstance(self.element, Anything) else f", each {self.element.expected}")
 
     def read(self, value: Any) -> tuple[T, ...]:
         fits = isinstance(value, Sequence) and not isinstance(value, str | bytes)

@@ -24,11 +24,14 @@ def read_bytes(path: Path, error: type[SvlmError]) -> bytes:
         raise error(f"{path} cannot be read: {getattr(cause, 'strerror', None) or cause}.") from cause
 
 
-def decode(data: bytes, where: str, error: type[SvlmError], *, encoding: str | None = None) -> tuple[str, str]:
+def decode(
+    data: bytes, where: str, error: type[SvlmError], *, encoding: str | None = None, fallback: str | None = None
+) -> tuple[str, str]:
     """The text, and the name of the encoding that it was in: a mark at its beginning, UTF-16 without one, or UTF-8.
 
     Args:
-      encoding: for a file that has no mark, as somebody who knows it says.
+      encoding: for a file that has no mark, as somebody who knows it says. fallback: of one byte a character, for bytes that
+        are in none of them, with a sign for what it lacks.
     Raises:
       `error`: the bytes are not in that encoding, or it is none.
     """
@@ -38,6 +41,8 @@ def decode(data: bytes, where: str, error: type[SvlmError], *, encoding: str | N
     except LookupError:
         raise error(f"{where}: {name!r} is no encoding that is known; expected one such as utf-8 or cp1252.") from None
     except (UnicodeError, ValueError) as cause:
+        if fallback is not None and encoding is None and name == "utf-8":
+            return data.decode(fallback, errors="replace"), fallback
         raise error(f"{where} is not {name} text: {getattr(cause, 'reason', cause)}.") from None
 
 

@@ -63,14 +63,19 @@ def test_without_an_index_the_file_is_read_through(tmp_path):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("{broken", "sample 1, is no JSON"),
-        ("[]", "has no 'text_stream'"),
-        ('[{"role": "user", "content": [{"type": "video"}]}]', "has no 'text_stream'"),
-        (json.dumps([{"content": [{"text_stream": [[0, 1, "a"]]}]}]), "has no 'video'"),
-        (json.dumps([{"content": [{"text_stream": [[0, 1]]}]}]), "does not have the published form"),
-        (json.dumps([{"content": [{"text_stream": [[0, 1, 7]]}]}]), "expected text, got 7"),
-        ("3", "does not have the published form"),
+        ("{broken", "sample 1: the line is no JSON"),
+        ("[]", "has no field 'text_stream'"),
+        ('[{"role": "user", "content": [{"type": "video"}]}]', "has no field 'text_stream'"),
+        (json.dumps([{"content": [{"text_stream": [[0, 1, "a"]]}]}]), "has no field 'video'"),
+        (json.dumps([{"content": [{"text_stream": [[0, 1]]}]}]), r"'text_stream\[0\]' is \[0, 1\]: expected an array of 3"),
+        (json.dumps([{"content": [{"text_stream": [[0, 1, 7]]}]}]), r"'text_stream\[0\]\[2\]' is 7: expected text"),
+        ("3", "'messages' is 3: expected an array"),
+        (
+            json.dumps([{"content": [{"text_stream": [[0, float("inf"), "a"]]}]}]),
+            r"\[0\]\[1\]' is inf: expected a finite number",
+        ),
         (json.dumps(annotation().to_messages()).replace('"video_end": 24.0', '"video_end": 0'), "is empty"),
+        (json.dumps(annotation().to_messages()).replace('"video_end": 24.0', '"video_end": 1e8'), "too long.*86400 s at most"),
     ],
 )
 def test_a_broken_line_is_named_and_spoils_no_other(tmp_path, line, sentence):
@@ -111,7 +116,10 @@ def test_an_index_that_is_out_of_date_is_named(tmp_path, change):
         list(AnnotationFile(path))
 
 
-@pytest.mark.parametrize(("index", "sentence"), [("{", "is no index"), ('{"a": 1}', "expected a JSON array"), ("[]", "empty")])
+@pytest.mark.parametrize(
+    ("index", "sentence"),
+    [("{", "the index .* is no JSON"), ('{"a": 1}', "expected an array"), ("[0, NaN]", "nan"), ("[]", "empty")],
+)
 def test_an_index_that_is_none_is_named(tmp_path, index, sentence):
     path = tmp_path / "x.jsonl"
     write_annotations(path, [annotation()])

@@ -6,7 +6,7 @@ import pytest
 
 from svlm_jax.data.annotations import Annotation, Word
 from svlm_jax.data.curate import Curator
-from svlm_jax.data.transcripts import Sentence, spread
+from svlm_jax.data.sentences import Sentence, spread
 from svlm_jax.errors import DataError, EndpointError
 from svlm_jax.host.chat_client import Endpoint
 from tests.endpoints import serving

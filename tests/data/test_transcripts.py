@@ -2,11 +2,13 @@
 
 import json
 import logging
+import time
 
 import pytest
 
 from svlm_jax.data.annotations import AnnotationFile
-from svlm_jax.data.transcripts import Sentence, annotate_folder, read_transcript, spread
+from svlm_jax.data.sentences import Sentence, spread
+from svlm_jax.data.transcripts import annotate_folder, read_transcript
 from svlm_jax.data.windows import Annealing, Overlapped
 from svlm_jax.errors import DataError
 from tests import clips
@@ -143,11 +145,13 @@ def test_whisperx_words_keep_their_times_and_numbers_share_the_gap(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.json", b"{", "no transcript of its kind"),
-        ("a.json", b"[]", "no transcript of its kind"),
-        ("a.json", b'{"segments": [{"start": 1}]}', "no transcript of its kind: KeyError: 'end'"),
+        ("a.json", b"{", "is no JSON"),
+        ("a.json", b"[]", r"is \[\]: expected an object"),
+        ("a.json", b'{"segments": [3]}', r"segments\[0\] is 3: expected an object"),
+        ("a.json", b'{"segments": [{"words": [{"word": 7}]}]}', r"words\[0\], field 'word' is 7: expected text"),
         ("a.srt", b"hello", "it has no cues"),
-        ("a.vtt", b"\xff\xfe\x00", "not UTF-8"),
+        ("a.srt", b"1\n00:00:01,000 -->\nhello", "it has no cues"),
+        ("a.vtt", b"\xff\xfe\x00", "not utf-16 text"),
         ("a.txt", b"", r"expected .json, .srt, .vtt"),
     ],
 )
@@ -180,6 +184,108 @@ def folder(tmp_path_factory):
     (folder / "noise.mp4").write_bytes(b"noise")
     (folder / "noise.srt").write_text(subtitles(30))
     return folder
+
+
+MESSY = """\
+1
+00:00:01,000 --> 00:00:02,000
+
+first
+
+still first
+2
+0:0:3.5 -> 00:00:04:500
+3
+
+second
+3
+
+00:00:05,000 --> 00:00:04,000 X1:40 X2:600
+<font color="red">third</font> &amp;&#1234567890123456789;
+4
+oops --> 00:00:07,000
+lost
+5
+00:08 --> 00:09
+
+"""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_subtitles_are_read_by_their_time_lines(tmp_path, caplog, end, encoding):
+    path = tmp_path / "a.srt"
+    path.write_bytes(MESSY.replace("\n", end).encode(encoding))
+    found = [(sentence.start, sentence.end, sentence.text) for sentence in read_transcript(path)]
+    assert found == [(1, 2, "first still first"), (3.5, 4.5, "3 second"), (5, 5, "third &\ufffd")]
+    for said in ("cues without words: 1", "time lines that are not understood: 1", "ends before the start: 1"):
+        assert said in caplog.text
+
+
+def test_numbers_are_told_from_words_without_blank_lines(tmp_path):
+    path = tmp_path / "a.srt"
+    cues = [(7, "4"), (8, "8"), (9, "nine\n10"), (10, "11")]
+    path.write_text("\n".join(f"{n}\n00:00:{n:02},000 --> 00:00:{n + 1:02},000\n{text}" for n, text in cues))
+    assert [sentence.text for sentence in read_transcript(path)] == ["4", "8", "nine 10", "11"]
+    path.write_text("00:01 --> 00:02\n7\n00:02 --> 00:03\n8\n00:03 --> 00:04\nwords\n")  # no numbers but those that are said
+    assert [sentence.text for sentence in read_transcript(path)] == ["7", "8", "words"]
+
+
+def test_behind_a_note_nothing_is_text(tmp_path, caplog):
+    path = tmp_path / "a.vtt"
+    path.write_text("WEBVTT\n\n00:01.000 --> 00:02.000\none\nNOTE this is said\n\nNOTE this is not\nnor this\n\nlost\n")
+    (sentence,) = read_transcript(path)
+    assert sentence.text == "one NOTE this is said"
+    assert "paragraphs behind a note: 1" in caplog.text
+
+
+def test_other_encodings_are_declared_or_said(tmp_path, caplog):
+    path = tmp_path / "a.srt"
+    path.write_bytes("00:01,000 --> 00:02,000\nTor für Köln".encode("cp1252"))
+    assert read_transcript(path)[0].text == "Tor für Köln"
+    assert "read as Latin-1" in caplog.text
+    path.write_bytes("00:01,000 --> 00:02,000\nГол".encode("cp1251"))
+    assert read_transcript(path, encoding="cp1251")[0].text == "Гол"
+    with pytest.raises(DataError, match="is not ascii text"):
+        read_transcript(path, encoding="ascii")
+
+
+@pytest.mark.parametrize("none", [None, float("nan"), float("inf"), -1, 10**400, "soon", True])
+def test_times_that_are_none_are_those_between_the_neighbours(tmp_path, caplog, none):
+    words = [
+        {"word": "one", "start": 1.0, "end": 2.0},
+        {"word": "2", "start": none, "end": none},
+        {"word": "three", "start": 3.0, "end": 4.0},
+    ]
+    segments = [
+        {"start": none, "end": 9, "text": "zero"},
+        {"start": 1, "end": 4, "text": "x", "words": words},
+        {"text": "five"},
+    ]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"segments": segments}))
+    zero, counted, five = read_transcript(path)
+    assert (zero.start, zero.end, five.start, five.end) == (0, 1, 4, 4)
+    assert [tuple(word) for word in counted.words] == [(1, 2, "one"), (2, 3, "2"), (3, 4, "three")]
+    assert "segments without times: 2" in caplog.text
+
+
+@pytest.mark.parametrize("unit", ["<a", "{\\", "&#1", "1:", "-->", "00:01 --> 00:02\nx\n", "x\n\n", "<00:01", " ", "9"])
+def test_long_files_take_no_quadratic_time(tmp_path, unit):
+    path = tmp_path / "a.srt"
+    path.write_text("00:01 --> 00:02\n" + unit * (200_000 // len(unit)))
+    begin = time.perf_counter()
+    read_transcript(path)
+    assert time.perf_counter() - begin < 5  # a quadratic pattern takes minutes
+
+
+def test_many_words_without_times_take_no_quadratic_time(tmp_path):
+    words = [{"word": "a"} if i % 2 else {"word": "a", "start": i, "end": i + 1} for i in range(40_000)]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"segments": [{"start": 0, "end": 40_000, "text": "a", "words": words}]}))
+    begin = time.perf_counter()
+    assert len(read_transcript(path)[0].words) == 40_000
+    assert time.perf_counter() - begin < 5
 
 
 def test_a_folder_becomes_annotations(folder, tmp_path, caplog):
