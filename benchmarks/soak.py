@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from svlm_jax.checkpoint.random import write_random_checkpoint
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from svlm_jax.host.machine import describe
 from svlm_jax.streaming.session import Session
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from launch import cluster
-from svlm_jax.cli.main import main as cli
+from svlm_jax.cli import main as cli
 from svlm_jax.cli.train import PREEMPTED
 from svlm_jax.errors import SvlmError
 
