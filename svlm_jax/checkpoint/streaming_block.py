@@ -7,21 +7,37 @@ Every part may be missing: the published settings then hold. What a user asks fo
 """
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args
 
+from svlm_jax.cache.window import Positions
 from svlm_jax.errors import CheckpointError
+from svlm_jax.host.schema import Choice, Either, Kind, ListOf, Nullable, Number, Object, Record, Text, Whole
 from svlm_jax.video.resize import FACTOR, MIN_PIXELS
 
 KEY = "svlm"
-_WINDOW = ("vision", "text", "sink", "tail", "positions")
-_SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens")
-# What a part is, in Python and in words.
-_PARTS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "window": ((dict,), f"an object with any of {', '.join(_WINDOW)}"),
-    "sampling": ((dict,), f"an object with any of {', '.join(_SAMPLING)}"),
-    "query": ((str, type(None)), "text or null"),
-    "max_pixels": ((int,), f"a whole number of at least {FACTOR**2}"),
+TOKEN_ID = Whole(least=0, most=2**31 - 1)
+_SECONDS, _WORDS = Number(least=0, most=1e8), Whole(least=0, most=2**29)
+_CANDIDATES: Mapping[str, Kind[Any]] = {"top_k": TOKEN_ID, "top_p": Number(above=0, most=1)}
+WINDOW: Mapping[str, Kind[Any]] = {
+    "vision": _SECONDS,
+    "text": _SECONDS,
+    "sink": Nullable(_WORDS),  # null: the previous text is never cut
+    "tail": Nullable(_WORDS),
+    "positions": Choice(get_args(Positions)),
 }
+SAMPLING: Mapping[str, Kind[Any]] = {
+    "temperature": Number(least=0, most=1000),
+    **_CANDIDATES,
+    "repetition_penalty": Number(above=0, most=1000),
+    "max_new_tokens": Whole(least=1, most=10**6),
+}
+_PARTS: Mapping[str, Kind[Any]] = {
+    "window": Object(),
+    "sampling": Object(),
+    "query": Nullable(Text()),
+    "max_pixels": Whole(least=FACTOR**2, most=10**10),
+}
+_FILE = "generation_config.json"
 
 
 class PixelBounds(TypedDict, total=False):
@@ -33,18 +49,32 @@ class PixelBounds(TypedDict, total=False):
 
 def streaming_block(generation: Mapping[str, Any]) -> Mapping[str, Any]:
     """The block of a generation_config.json, {} without one; CheckpointError when it holds what is not known."""
-    block: Any = generation.get(KEY, {})
-    if not isinstance(block, dict):
-        raise CheckpointError(f'"{KEY}" in generation_config.json is {block!r}, expected an object.')
-    for name, value in block.items():
-        if name not in _PARTS:
-            raise CheckpointError(f'"{KEY}" in generation_config.json has {name!r}, expected any of {", ".join(_PARTS)}.')
-        kinds, wanted = _PARTS[name]
-        unknown = isinstance(value, dict) and set(value) - set(_WINDOW if name == "window" else _SAMPLING)
-        tiny = isinstance(value, int) and value < FACTOR**2
-        if not isinstance(value, kinds) or unknown or tiny:
-            raise CheckpointError(f'"{KEY}.{name}" in generation_config.json is {value!r}, expected {wanted}.')
+    record = Record(generation, _FILE, CheckpointError)
+    if KEY not in record:
+        return {}
+    where = f'{_FILE}, "{KEY}"'
+    block = Record(record.get(KEY, Object()), where, CheckpointError).fields(_PARTS)
+    for name, kinds in (("window", WINDOW), ("sampling", SAMPLING)):
+        if name in block:
+            block[name] = Record(block[name], f"{where}, {name}", CheckpointError).fields(kinds)
     return block
+
+
+def candidates(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """top_k and top_p of a generation_config.json, those that it gives. CheckpointError for what is out of range."""
+    record = Record(generation, _FILE, CheckpointError)
+    return {name: record.get(name, kind) for name, kind in _CANDIDATES.items() if name in record}
+
+
+def suppressed_ids(generation: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids that a generation_config.json never lets come. CheckpointError for what are none."""
+    return Record(generation, _FILE, CheckpointError).get("suppress_tokens", ListOf(TOKEN_ID), ())
+
+
+def stop_ids(generation: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids that end a reply by a generation_config.json: one, some, or none. CheckpointError for what are none."""
+    found = Record(generation, _FILE, CheckpointError).get("eos_token_id", Either((TOKEN_ID, ListOf(TOKEN_ID))), ())
+    return (found,) if isinstance(found, int) else found
 
 
 def pixel_bounds(generation: Mapping[str, Any], asked: int | None = None) -> PixelBounds:

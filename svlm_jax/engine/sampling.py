@@ -1,6 +1,7 @@
 """How the next token is chosen from logits: the order of operations is that of `transformers`' generate."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from svlm_jax.checkpoint.streaming_block import streaming_block
+from svlm_jax.checkpoint.streaming_block import candidates, streaming_block, suppressed_ids
 from svlm_jax.errors import ConfigError
 
 
@@ -36,10 +37,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks = (
-            ("temperature", self.temperature >= 0, "0 (greedy) or more"),
+            ("temperature", 0 <= self.temperature < math.inf, "0 (greedy) or more"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("top_p", 0 < self.top_p <= 1, "a probability above 0, at most 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "a factor above 0"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "a factor above 0"),
             ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
         )
         for name, fine, expected in checks:
@@ -53,8 +54,7 @@ class Sampling:
         The published inference code passes temperature and penalty itself and leaves the rest to `generation_config.json`.
         A checkpoint that says more has a `streaming_block`. An override of None means "not given".
         """
-        settings = {name: generation[name] for name in ("top_k", "top_p") if generation.get(name) is not None}
-        settings["suppress"] = tuple(generation.get("suppress_tokens") or ())
+        settings = {**candidates(generation), "suppress": suppressed_ids(generation)}
         settings.update(streaming_block(generation).get("sampling", {}))
         settings.update({name: value for name, value in overrides.items() if value is not None})
         return cls(**settings)

@@ -27,6 +27,7 @@ import numpy as np
 from pallas_kernels.dispatch import Implementation
 from svlm_jax.cache.window import Memory, WindowConfig
 from svlm_jax.checkpoint.random import write_random_checkpoint
+from svlm_jax.checkpoint.streaming_block import stop_ids
 from svlm_jax.engine import commentate as compiled
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import ConfigError
@@ -110,8 +111,7 @@ def subject(model: str, dtype: str = "auto") -> Iterator[StreamingVLM]:
 
 def settings_of(vlm: StreamingVLM, plan: Plan, memory: Memory, **changes: Any) -> StreamSettings:
     """A stream of the plan in which no reply ends early."""
-    stop = vlm.checkpoint.generation_config.get("eos_token_id", ())
-    ends = {*(stop if isinstance(stop, list | tuple) else (stop,)), vlm.tokenizer.id_of("<|im_end|>")}
+    ends = {*stop_ids(vlm.checkpoint.generation_config), vlm.tokenizer.id_of("<|im_end|>")}
     fields: dict[str, Any] = {
         "window": dataclasses.replace(plan.window, memory=memory),
         "sampling": Sampling(temperature=0.0, top_k=0, max_new_tokens=plan.tokens, suppress=tuple(sorted(ends))),

@@ -218,7 +218,10 @@ class Nullable(Kind[T | None]):
         return f"{self.kind.expected}, or null"
 
     def read(self, value: Any) -> T | None:
-        return None if value is None else self.kind.read(value)
+        try:
+            return None if value is None else self.kind.read(value)
+        except Unfit as error:
+            raise error if error.path else Unfit(value, self.expected) from None
 
 
 @dataclasses.dataclass(frozen=True)

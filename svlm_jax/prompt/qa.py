@@ -78,16 +78,14 @@ class Dialogue:
       stop: ids that end an answer, beside <|im_end|>.
     """
 
-    def __init__(
-        self, model: ModelConfig, encode: Callable[[str], list[int]], system: str, stop: int | Sequence[int] = ()
-    ) -> None:
+    def __init__(self, model: ModelConfig, encode: Callable[[str], list[int]], system: str, stop: Sequence[int] = ()) -> None:
         self.model, self.encode, self.system = model, encode, system
         # The video stands between marks, or ends with a newline of its own (the embedding that `VLM.newline` gives it).
         self.marks: tuple[list[int], list[int]] = [], [model.video_token_id, *encode("\n")]
         if isinstance(model.vision, VisionConfig):
             self.marks = encode("<|vision_start|>"), encode("<|vision_end|>")
         (im_end,) = encode("<|im_end|>")
-        self.stop = tuple(sorted({im_end, *((stop,) if isinstance(stop, int) else stop)}))
+        self.stop = tuple(sorted({im_end, *stop}))
 
     def prefix(self) -> list[int]:
         """What stands before the video."""

@@ -21,6 +21,7 @@ import numpy as np
 from pallas_kernels.dispatch import Implementation
 from svlm_jax.cache.memory_config import MemoryConfig
 from svlm_jax.cache.memory_state import MemoryState, memory_shape
+from svlm_jax.checkpoint.streaming_block import stop_ids, suppressed_ids
 from svlm_jax.engine import answer as answering
 from svlm_jax.engine import remember
 from svlm_jax.engine.answer import Question, QuestionState
@@ -75,9 +76,9 @@ class QASession:
             top_k=0,
             repetition_penalty=1.0,
             max_new_tokens=settings.max_new_tokens,
-            suppress=tuple(generation.get("suppress_tokens") or ()),
+            suppress=suppressed_ids(generation),
         )
-        self.dialogue = Dialogue(vlm.config, vlm.tokenizer.encode, settings.system, generation.get("eos_token_id", ()))
+        self.dialogue = Dialogue(vlm.config, vlm.tokenizer.encode, settings.system, stop_ids(generation))
         self.position = 0.0  # stream seconds watched so far
         self._frames = 0  # ... and frames
         self._pending: list[tuple[float, np.ndarray]] = []  # frames of the next clip, each with its second

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import logging
+import math
 import os
 import pathlib
 import shutil
@@ -17,10 +18,13 @@ import numpy as np
 from svlm_jax.cache.ring import Role, StreamState, Tokens
 from svlm_jax.cache.window import Lengths, ring_shape, slots_by_role
 from svlm_jax.checkpoint import orbax_io
+from svlm_jax.checkpoint.streaming_block import stop_ids
 from svlm_jax.engine import commentate as compiled
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import CheckpointError, ConfigError, StreamError
 from svlm_jax.host.devices import device_memory
+from svlm_jax.host.json_files import read_object
+from svlm_jax.host.schema import ListOf, Number, Object, Record, Text, Whole
 from svlm_jax.models.functional import Params
 from svlm_jax.prompt.commentary import MARKER, Grid, PromptBuilder, pieces
 from svlm_jax.streaming.caption import Caption, Timing
@@ -59,8 +63,7 @@ class Session:
             text_positions=settings.window.positions == "text",
             max_query=len(vlm.tokenizer.encode(settings.query)) if settings.query else 0,
         )
-        stop = generation.get("eos_token_id", ())
-        self.turns = self.prompt.turn_ids(stop if isinstance(stop, list | tuple) else (stop,))
+        self.turns = self.prompt.turn_ids(stop_ids(generation))
         self.last: compiled.StepOutput | None = None  # what the device returned for the newest chunk
         self.chunks = 0  # since the stream began
         self.position = 0.0  # stream seconds watched so far
@@ -338,22 +341,26 @@ class Session:
     def load(cls, vlm: LoadedVLM, folder: str | pathlib.Path, **changes: Any) -> "Session":
         """See `StreamingVLM.resume`. Raises CheckpointError when the folder holds no stream, or one of another model."""
         folder = pathlib.Path(folder)
-        try:
-            saved = json.loads((folder / "session.json").read_text())
-        except (OSError, ValueError):
-            raise CheckpointError(f"{folder}: expected a saved stream (a folder with session.json)") from None
-        if saved.get("format") != FORMAT:
-            raise CheckpointError(f"{folder}: saved in format {saved.get('format')}, expected {FORMAT}")
-        if saved["model"] != json.loads(json.dumps(vlm.config.to_hf())) or saved["dtype"] != str(vlm.dtype):
-            raise CheckpointError(f"{folder}: this stream was saved with another model or dtype than {vlm.name}, {vlm.dtype}")
-        session = cls(vlm, dataclasses.replace(StreamSettings.from_json(saved["settings"]), **changes))
-        session.sampling = sampling_from_json(saved["sampling"])
-        frames, _, height, width = saved["clip_shape"]
-        session._build(session._grid(np.empty((frames, 3, height, width), np.uint8)), tuple(saved["clip_shape"]))
+        path = folder / "session.json"
+        if not path.is_file():
+            raise CheckpointError(f"{folder}: expected a saved stream (a folder with session.json)")
+        saved = Record(read_object(path, CheckpointError), str(path), CheckpointError)
+        if saved.get("format", Whole()) != FORMAT:
+            raise CheckpointError(f"{folder}: saved in format {saved.get('format', Whole())}, expected {FORMAT}")
+        model, dtype = json.loads(json.dumps(vlm.config.to_hf())), str(vlm.dtype)
+        if (saved.get("model", Object()), saved.get("dtype", Text())) != (model, dtype):
+            raise CheckpointError(f"{folder}: this stream was saved with another model or dtype than {vlm.name}, {dtype}")
+        settings = StreamSettings.from_json(saved.get("settings", Object()), f"{path}, settings")
+        session = cls(vlm, dataclasses.replace(settings, **changes))
+        session.sampling = sampling_from_json(saved.get("sampling", Object()), f"{path}, sampling")
+        session.chunks, session.position = saved.get("chunks", Whole(least=0)), saved.get("position", Number(least=0))
+        frames, channels, height, width = shape = saved.get("clip_shape", ListOf(Whole(least=1, most=2**14), least=4, most=4))
+        if channels != 3 or math.prod(shape) > 2**31:
+            raise saved.wrong("clip_shape", shape, "frames, 3 channels, height, width")
+        session._build(session._grid(np.empty((frames, 3, height, width), np.uint8)), shape)
         session._state = orbax_io.load(
             folder / "state", jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), session.state)
         )
-        session.chunks, session.position = saved["chunks"], saved["position"]
         return session
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pallas_kernels.dispatch import Implementation
-from svlm_jax.cache.window import WindowConfig
-from svlm_jax.checkpoint.streaming_block import streaming_block
+from svlm_jax.cache.window import Memory, WindowConfig
+from svlm_jax.checkpoint.streaming_block import SAMPLING, TOKEN_ID, WINDOW, streaming_block
 from svlm_jax.engine.sampling import Sampling
-from svlm_jax.errors import ConfigError
+from svlm_jax.errors import CheckpointError, ConfigError
+from svlm_jax.host.schema import Choice, Flag, Kind, ListOf, Nullable, Number, Object, Record, Text, Whole
 from svlm_jax.prompt.commentary import QUERY, SYSTEM
 
 
@@ -66,13 +67,37 @@ class StreamSettings:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "StreamSettings":
-        sampling = data["sampling"]
-        if sampling is not None:
-            sampling = sampling_from_json(sampling)
-        return cls(**{**data, "window": WindowConfig(**data["window"]), "sampling": sampling})
+    def from_json(cls, data: Any, where: str) -> "StreamSettings":
+        """What `to_json` gave, from a file that `where` names; CheckpointError when it does not hold that."""
+        fields = Record(data, where, CheckpointError).fields(_SETTINGS)
+        if fields.get("sampling") is not None:
+            fields["sampling"] = sampling_from_json(fields["sampling"], f"{where}, sampling")
+        if "window" in fields:
+            window = Record(fields["window"], f"{where}, window", CheckpointError).fields(_WINDOW)
+            fields["window"] = WindowConfig(**window)
+        return cls(**fields)
 
 
-def sampling_from_json(data: dict[str, Any]) -> Sampling:
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
-    return Sampling(**fields)
+_WINDOW: Mapping[str, Kind[Any]] = {**WINDOW, "memory": Choice(get_args(Memory))}
+_SAMPLING: Mapping[str, Kind[Any]] = {**SAMPLING, "suppress": ListOf(TOKEN_ID), "unpenalized": ListOf(TOKEN_ID)}
+_SECONDS = Number(above=0, most=1e8)
+_SETTINGS: Mapping[str, Kind[Any]] = {
+    "window": Object(),
+    "sampling": Nullable(Object()),
+    "fps": Number(above=0, most=1000),
+    "chunk_seconds": _SECONDS,
+    "query": Nullable(Text()),
+    "system": Text(),
+    "previous_text": Text(),
+    "qa_token_budget": Whole(least=0, most=2**24),
+    "seed": Whole(),
+    "duration": Nullable(_SECONDS),
+    "parity": Flag(),
+    "split_timing": Flag(),
+    "keep_logits": Flag(),
+    "implementation": Choice(get_args(Implementation)),
+}
+
+
+def sampling_from_json(data: Any, where: str) -> Sampling:
+    return Sampling(**Record(data, where, CheckpointError).fields(_SAMPLING))

@@ -7,7 +7,7 @@ import pytest
 
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.checkpoint import hf
-from svlm_jax.checkpoint.streaming_block import pixel_bounds, streaming_block
+from svlm_jax.checkpoint.streaming_block import pixel_bounds, stop_ids, streaming_block, suppressed_ids
 from svlm_jax.cli import main as cli
 from svlm_jax.cli import watch
 from svlm_jax.engine.sampling import Sampling
@@ -60,10 +60,13 @@ def test_a_loaded_model_streams_as_it_was_trained(tmp_path):
     [
         (7, ["7", "an object"]),
         ({"windows": {}}, ["'windows'", "window, sampling"]),
-        ({"window": {"past": 3}}, ["svlm.window", "'past'", "vision, text"]),
-        ({"sampling": [1]}, ["svlm.sampling", "[1]"]),
-        ({"query": 3}, ["svlm.query", "text or null"]),
-        ({"max_pixels": 9}, ["svlm.max_pixels", "9", "784"]),
+        ({"window": {"past": 3}}, ["window", "'past'", "vision, text"]),
+        ({"window": {"tail": float("nan")}}, ["window", "'tail'", "nan", "a whole number"]),
+        ({"window": {"vision": []}}, ["'vision'", "[]", "a finite number"]),
+        ({"sampling": [1]}, ["'sampling'", "[1]"]),
+        ({"sampling": {"temperature": ["a"]}}, ["sampling", "'temperature'", "['a']"]),
+        ({"query": 3}, ["'query'", "text, or null"]),
+        ({"max_pixels": 9}, ["'max_pixels'", "9", "784"]),
     ],
 )
 def test_a_block_that_is_not_understood_is_named(block, words):
@@ -78,3 +81,25 @@ def test_an_installation_without_the_embedded_model_says_so(monkeypatch, tmp_pat
     assert "lacks the embedded model" in capsys.readouterr().err
     monkeypatch.setattr(hf, "EMBEDDED_FOLDER", checkpoints.tiny())
     assert hf.resolve("embedded") == checkpoints.tiny()
+
+
+def test_null_is_absent_but_where_it_means_something():
+    block = {"svlm": {"sampling": {"max_new_tokens": None, "top_k": 3}, "window": {"sink": None, "tail": None}, "query": None}}
+    assert Sampling.from_generation_config(block) == Sampling(top_k=3)
+    settings = StreamSettings.from_generation_config(block)
+    assert settings.window == WindowConfig(sink=None, tail=None) and settings.query is None
+    assert streaming_block({"svlm": None}) == {}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "ids"), [("eos_token_id", None, ()), ("eos_token_id", 7, (7,)), ("eos_token_id", [7, 8], (7, 8))]
+)
+def test_stop_ids(field, value, ids):
+    assert stop_ids({field: value}) == ids and stop_ids({}) == ()
+
+
+@pytest.mark.parametrize("value", ["../../../etc/passwd", 2**63, [300, [1]], [1e308], [True], float("nan")])
+@pytest.mark.parametrize(("field", "read"), [("suppress_tokens", suppressed_ids), ("eos_token_id", stop_ids)])
+def test_ids_that_are_none_are_named(field, read, value):
+    with pytest.raises(CheckpointError, match=f"generation_config.json, field '{field}"):
+        read({field: value})

@@ -277,6 +277,10 @@ def test_a_stream_of_another_model(tmp_path):
     (tmp_path / "saved/session.json").write_text(json.dumps({**saved, "format": 99}))
     with pytest.raises(CheckpointError, match="format 99"):
         model().resume(tmp_path / "saved")
+    for field, value in (("chunks", -1), ("position", float("nan")), ("clip_shape", [2, 3, 2**14, 2**14 + 1]), ("dtype", None)):
+        (tmp_path / "saved/session.json").write_text(json.dumps({**saved, field: value}))
+        with pytest.raises(CheckpointError, match=f"field '{field}"):
+            model().resume(tmp_path / "saved")
 
 
 @pytest.mark.slow
