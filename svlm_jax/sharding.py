@@ -32,14 +32,14 @@ TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"decoder\.embed\.weight", ("vocab", "embed")),
     (r"decoder\.head\.weight", ("embed", "vocab")),
     (r"decoder\.norm\.weight", (None,)),
-    (r"decoder\.layers\.attn\.[qkv]\.weight", ("layer", "embed", "heads")),
-    (r"decoder\.layers\.attn\.[qkv]\.bias", ("layer", "heads")),
+    (r"decoder\.layers\.attn\.qkv\.weight", ("layer", "embed", "heads")),
+    (r"decoder\.layers\.attn\.qkv\.bias", ("layer", "heads")),
     (r"decoder\.layers\.attn\.o\.weight", ("layer", "heads", "embed")),
-    (r"decoder\.layers\.mlp\.(gate|up)\.weight", ("layer", "embed", "mlp")),
+    (r"decoder\.layers\.mlp\.gate_up\.weight", ("layer", "embed", "mlp")),
     (r"decoder\.layers\.mlp\.down\.weight", ("layer", "mlp", "embed")),
     (r"decoder\.layers\.(attn|mlp)_norm\.weight", ("layer", None)),
     (r"visual\.patch_embed\.weight", ("patch", "vision")),
-    (r"visual\.(blocks\.\d+|merger)\.(attn|mlp)\.(qkv|proj|gate|up|fc1)\.weight", ("vision", None)),
+    (r"visual\.(blocks\.\d+|merger)\.(attn|mlp)\.(qkv|proj|gate_up|fc1)\.weight", ("vision", None)),
     (r"visual\.(blocks\.\d+|merger)\.mlp\.(down|fc2)\.weight", (None, "vision")),
     (r"visual\.(blocks\.\d+|merger)\.[\w.]*(norm\d?\.weight|bias)", (None,)),
 )
@@ -133,7 +133,7 @@ def shardings(params: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]
 def check_model(config: ModelConfig, mesh: Mesh) -> None:
     """ConfigError for a family that cannot be trained, and when the mesh would cut through attention heads."""
     _ = config.qwen_vision  # no other tower has a pass for training
-    for name in ("num_heads", "num_kv_heads"):
+    for name in ("num_heads", "num_kv_heads", "mlp_groups"):
         heads = getattr(config.text, name)
         if heads % mesh.shape["tensor"]:
             raise ConfigError(

@@ -12,14 +12,15 @@ from jax.sharding import AbstractMesh, AxisType
 
 from svlm_jax import sharding
 from svlm_jax.errors import ConfigError
+from svlm_jax.models import flat_params
 from svlm_jax.models.presets import PRESETS, preset
 from svlm_jax.sharding import TABLE, MeshConfig, P
-from svlm_jax.train import state, tree
+from svlm_jax.train import state
 from svlm_jax.train.lora import LoraConfig
 from tests.train import tiny
 
 
-def _shapes(name: str) -> tree.Flat:
+def _shapes(name: str) -> flat_params.Flat:
     """Those of a released model; two layers and two blocks stand for all, because tracing 80 takes long."""
     cfg = preset(name)
     text = dataclasses.replace(cfg.text, num_layers=2)
@@ -84,8 +85,8 @@ def test_other_families_are_named() -> None:
 
 def test_adapters_lie_like_their_weight() -> None:
     path = "decoder.layers.attn.o.weight"
-    assert sharding.spec(path + tree.DOWN) == P(None, "tensor", None)
-    assert sharding.spec(path + tree.UP) == P(None, None, "fsdp")
+    assert sharding.spec(path + flat_params.DOWN) == P(None, "tensor", None)
+    assert sharding.spec(path + flat_params.UP) == P(None, None, "fsdp")
 
 
 @pytest.mark.parametrize(
@@ -111,8 +112,8 @@ def test_what_does_not_divide_is_an_error() -> None:
     mesh = sharding.make_mesh(MeshConfig(tensor=8, fsdp=1))
     with pytest.raises(ConfigError, match="tensor has 8 devices, expected a divisor of num_heads 2 of the model"):
         sharding.check_model(tiny.config(), mesh)
-    with pytest.raises(ConfigError, match=r"attn.q.weight has a heads dimension of 12.*8 devices of the mesh axis tensor"):
-        sharding.sharding("decoder.layers.attn.q.weight", (2, 8, 12), mesh)
+    with pytest.raises(ConfigError, match=r"attn.qkv.weight has a heads dimension of 12.*8 devices of the mesh axis tensor"):
+        sharding.sharding("decoder.layers.attn.qkv.weight", (2, 8, 12), mesh)
     with pytest.raises(ConfigError, match="a batch of 6 samples does not divide by the 8 devices"):
         sharding.place_batch(np.zeros((6, 2)), sharding.make_mesh(MeshConfig()))
     with pytest.raises(ConfigError, match=r"the parameter decoder.wing matches 0 rows"):
@@ -146,7 +147,7 @@ def test_processes_that_share_some_samples_only_are_refused() -> None:
 
 def test_stacked_and_flat_and_back() -> None:
     params = tiny.params(tiny.config())
-    back = tree.to_model(tree.from_model(params))
+    back = flat_params.to_model(flat_params.from_model(params))
     assert jax.tree.structure(back) == jax.tree.structure(params)
     assert all(jax.tree.leaves(jax.tree.map(jnp.array_equal, back, params)))
 

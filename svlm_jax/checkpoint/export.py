@@ -110,14 +110,14 @@ def write_weights(
     leaves = {row.name: _leaf(params, row) for row in table}
     dtype = leaves[table[0].name].dtype
     write_config(folder, config, dtype)
-    shards = list(_shards(table, leaves, max_shard_bytes))
-    total, done = sum(leaf.nbytes for leaf in leaves.values()), 0
+    shards = list(_shards(table, dtype.itemsize, max_shard_bytes))
+    total, done = sum(row.size for row in table) * dtype.itemsize, 0
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         save_file({row.name: to_hub(np.asarray(leaves[row.name]), row) for row in shard}, folder / file, {"format": "pt"})
         weight_map |= {row.name: file for row in shard}
-        done += sum(leaves[row.name].nbytes for row in shard)
+        done += sum(row.size for row in shard) * dtype.itemsize
         if progress is not None:
             progress(done, total)
     if len(shards) > 1:
@@ -135,12 +135,12 @@ def _leaf(params: Params, row: Row) -> jax.Array:
     return leaf
 
 
-def _shards(table: list[Row], leaves: dict[str, jax.Array], limit: int) -> Iterator[list[Row]]:
+def _shards(table: list[Row], itemsize: int, limit: int) -> Iterator[list[Row]]:
     """Rows in order, cut so that each shard stays below `limit` bytes; a tensor larger than that is a shard of its own."""
     shard: list[Row] = []
     held = 0
     for row in table:
-        size = leaves[row.name].nbytes
+        size = row.size * itemsize
         if shard and held + size > limit:
             yield shard
             shard, held = [], 0

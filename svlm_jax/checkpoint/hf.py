@@ -5,6 +5,7 @@ The layout is that of the Hugging Face hub, or what `convert` made of it for Orb
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -149,16 +150,18 @@ def load_params(
     where = {hub_name(name, config.family): (name, file) for name, file in open_folder(folder).items()}
     table = rows(config)
     _check(folder, config, table, where)
-    total = sum(_size(row) for row in table)
+    total = sum(row.size for row in table)
     params: Params = {}
     done = 0
-    for row in table:
-        name, file = where[row.name]
-        *parents, leaf = row.path
+    for path, of in itertools.groupby(table, key=lambda row: row.path):
+        parts = list(of)
+        *parents, leaf = path
         node = functools.reduce(lambda tree, part: tree.setdefault(part, {}), parents, params)
-        node[leaf] = _place(file.read(name), row, dtype, sharding)
-        file.forget()
-        done += _size(row)
+        sources = [where[row.name] for row in parts]
+        node[leaf] = _place([file.read(name) for name, file in sources], parts, dtype, sharding)
+        for _, file in sources:
+            file.forget()
+        done += sum(row.size for row in parts)
         if progress is not None:
             progress(done, total)
     return params
@@ -182,10 +185,6 @@ def _load_orbax(folder: Path, config: ModelConfig, dtype: DTypeLike | None, shar
     return orbax_io.load(folder / ORBAX_FOLDER, jax.tree_util.tree_map_with_path(abstract, shapes))
 
 
-def _size(row: Row) -> int:
-    return int(np.prod(row.shape, dtype=np.int64))
-
-
 def _check(folder: Path, config: ModelConfig, table: list[Row], where: dict[str, tuple[str, SafetensorsFile]]) -> None:
     expected = {row.name: row for row in table}
     # A tied head is the embedding; some files repeat it all the same.
@@ -204,16 +203,12 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _place(tensor: np.ndarray, row: Row, dtype: DTypeLike | None, sharding: ShardingRule | None) -> jax.Array:
+def _place(tensors: list[np.ndarray], of: list[Row], dtype: DTypeLike | None, sharding: ShardingRule | None) -> jax.Array:
     """Copies once, out of the file and into the wanted dtype and layout, then hands the copy to the device."""
-
-    def part(index: tuple[slice, ...] | None) -> np.ndarray:
-        view = from_hub(tensor, row, index)
-        return np.array(view, dtype=dtype, order="C")
-
+    part = functools.partial(from_hub, tensors, of, dtype)
     if sharding is None:
-        array = jnp.asarray(part(None))
+        array = jnp.asarray(part())
     else:
-        array = jax.make_array_from_callback(row.shape, sharding(row.path, row.shape), part)
+        array = jax.make_array_from_callback(of[0].shape, sharding(of[0].path, of[0].shape), part)
     # Transfers are asynchronous: without waiting, the copies of many tensors would pile up in host memory.
     return array.block_until_ready()

@@ -67,6 +67,11 @@ class TextConfig:
         """What a token takes in a cache of this decoder."""
         return KVShape(self.num_layers, self.num_kv_heads, self.head_dim)
 
+    @property
+    def mlp_groups(self) -> int:
+        """Blocks in which the columns of gate and up alternate in their common weight: eight, for up to eight devices."""
+        return math.gcd(self.intermediate_size, 8)
+
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from svlm_jax.models import rope
 from svlm_jax.models.config import TextConfig
-from svlm_jax.models.layers import Embedding, Linear, RMSNorm, SwiGLU, precision
+from svlm_jax.models.layers import Embedding, Linear, RMSNorm, SwiGLU, columns, heads, precision
 
 # query (B, T, N, H), keys and values (B, T, K, H), none of them rotated -> (B, T, N, H)
 LayerAttentionFn: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -29,19 +29,19 @@ AttentionFn: TypeAlias = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Ar
 class Attention(nnx.Module):
     def __init__(self, cfg: TextConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         width, queries, keys = cfg.hidden_size, cfg.num_heads * cfg.head_dim, cfg.num_kv_heads * cfg.head_dim
-        self.q = Linear(width, queries, bias=True, dtype=dtype, rngs=rngs)
-        self.k = Linear(width, keys, bias=True, dtype=dtype, rngs=rngs)
-        self.v = Linear(width, keys, bias=True, dtype=dtype, rngs=rngs)
+        self.qkv = Linear(width, queries + 2 * keys, bias=True, dtype=dtype, rngs=rngs)
         self.o = Linear(queries, width, bias=False, dtype=dtype, rngs=rngs)
-        self.head_dim = cfg.head_dim
+        self.head_dim, self.num_kv_heads = cfg.head_dim, cfg.num_kv_heads
 
     def forward_with(self, x: Float[Array, "B T D"], attention_fn: LayerAttentionFn) -> Float[Array, "B T D"]:
         return self.o(attention_fn(*self._heads(x)).reshape(*x.shape[:2], -1))
 
     def _heads(self, x: Float[Array, "B T D"]) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Query (B, T, N, H), keys and values (B, T, K, H), not rotated."""
-        heads = (*x.shape[:2], -1, self.head_dim)
-        return self.q(x).reshape(heads), self.k(x).reshape(heads), self.v(x).reshape(heads)
+        y = self.qkv(x)
+        shared = y.shape[-1] // self.num_kv_heads - 2 * self.head_dim  # numbers of the queries that share a key head
+        q, k, v = columns(y, self.num_kv_heads, (shared, self.head_dim, self.head_dim))
+        return heads(q, self.head_dim), k, v
 
 
 class Layer(nnx.Module):
@@ -49,7 +49,7 @@ class Layer(nnx.Module):
         self.attn_norm = RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps, dtype=dtype)
         self.attn = Attention(cfg, dtype=dtype, rngs=rngs)
         self.mlp_norm = RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps, dtype=dtype)
-        self.mlp = SwiGLU(cfg.hidden_size, cfg.intermediate_size, bias=False, dtype=dtype, rngs=rngs)
+        self.mlp = SwiGLU(cfg.hidden_size, cfg.intermediate_size, bias=False, groups=cfg.mlp_groups, dtype=dtype, rngs=rngs)
 
     def forward_with(self, x: Float[Array, "B T D"], attention_fn: LayerAttentionFn) -> Float[Array, "B T D"]:
         """The layer around `attention_fn`, which rotates the heads that it is given, if it wants them rotated."""

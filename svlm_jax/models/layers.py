@@ -78,6 +78,30 @@ class Linear(nnx.Module):
         return y if self.bias is None else y + self.bias[...]
 
 
+def columns(y: jax.Array, groups: int, widths: tuple[int, ...]) -> tuple[jax.Array, ...]:
+    """The outputs of a fused product (..., groups · sum(widths)) -> one array (..., groups, width) for each of its parts.
+
+    Parts alternate group by group, | q0 k0 v0 | q1 k1 v1 | ..., so that a device that holds whole groups holds whole parts.
+    """
+    *rows, outputs = jax.typeof(y).sharding.spec
+    y = lax.reshape(y, (*y.shape[:-1], groups, sum(widths)), out_sharding=_stated(*rows, outputs, None))
+    starts = [sum(widths[:i]) for i in range(len(widths))]
+    return tuple(y[..., start : start + width] for start, width in zip(starts, widths, strict=True))
+
+
+def joined(y: jax.Array) -> jax.Array:
+    """One part of `columns`, (..., groups, width), as a row of numbers again: (..., groups · width)."""
+    *rows, groups, _ = jax.typeof(y).sharding.spec
+    return lax.reshape(y, (*y.shape[:-2], y.shape[-2] * y.shape[-1]), out_sharding=_stated(*rows, groups))
+
+
+def heads(y: jax.Array, width: int) -> jax.Array:
+    """Queries as they lie beside their key head (..., K, G · width) -> (..., K · G, width)."""
+    *rows, groups, _ = jax.typeof(y).sharding.spec
+    shape = (*y.shape[:-2], y.shape[-2] * (y.shape[-1] // width), width)
+    return lax.reshape(y, shape, out_sharding=_stated(*rows, groups, None))
+
+
 class RMSNorm(nnx.Module):
     def __init__(self, width: int, *, eps: float, dtype: DTypeLike) -> None:
         self.weight = nnx.Param(jnp.ones((width,), dtype))
@@ -98,15 +122,18 @@ class LayerNorm(nnx.Module):
 
 
 class SwiGLU(nnx.Module):
-    """down(silu(gate(x)) · up(x)) (Shazeer 2020)."""
+    """down(silu(gate(x)) · up(x)) (Shazeer 2020); gate and up are one product, whose columns alternate in `groups` blocks."""
 
-    def __init__(self, width: int, hidden: int, *, bias: bool, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.gate = Linear(width, hidden, bias=bias, dtype=dtype, rngs=rngs)
-        self.up = Linear(width, hidden, bias=bias, dtype=dtype, rngs=rngs)
+    def __init__(self, width: int, hidden: int, *, bias: bool, groups: int = 1, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.gate_up = Linear(width, 2 * hidden, bias=bias, dtype=dtype, rngs=rngs)
         self.down = Linear(hidden, width, bias=bias, dtype=dtype, rngs=rngs)
+        self.groups = groups
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+        y = self.gate_up(x)
+        width = y.shape[-1] // (2 * self.groups)
+        gate, up = columns(y, self.groups, (width, width))
+        return self.down(joined(jax.nn.silu(gate) * up))
 
 
 class MLP(nnx.Module):

@@ -16,12 +16,13 @@ from svlm_jax.models.flat_params import DOWN, TOWER, UP, Flat
 class LoraConfig:
     """Adapters of rank `rank` on the decoder weights that `targets` names; 0 for none, so that all weights are trained.
 
+    Queries, keys and values are one weight and have one adapter (`attn.qkv`), and so have gate and up (`mlp.gate_up`).
     The adapted weight is weight + alpha / rank · down · up; `up` begins as zeros.
     """
 
     rank: int = 0
     alpha: float = 16.0
-    targets: str = r"attn\.[qkvo]|mlp\.(gate|up|down)"
+    targets: str = r"attn\.(qkv|o)|mlp\.(gate_up|down)"
 
     def __post_init__(self) -> None:
         if self.rank < 0:

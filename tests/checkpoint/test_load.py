@@ -1,5 +1,6 @@
 """Loading: layouts, dtypes, shardings, memory, and one sentence for everything that is wrong."""
 
+import collections
 import json
 import os
 import shutil
@@ -53,18 +54,37 @@ def test_loads_plain_arrays_of_the_declared_shapes(family):
     assert checkpoint.generation_config["eos_token_id"] == checkpoint.tokenizer.id_of("<|im_end|>")
 
 
-def test_every_parameter_has_one_row_and_every_row_one_name():
-    table = rows(hf.load(checkpoints.tiny()).config)
-    assert len({row.name for row in table}) == len({row.path for row in table}) == len(table)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_row_has_one_name_and_rows_fill_every_parameter(family):
+    table = rows(hf.load(checkpoints.tiny(family)).config)
+    assert len({row.name for row in table}) == len(table)
+    filled = collections.Counter()
+    for row in table:
+        filled[row.path] += row.size
+    assert filled == {row.path: np.prod(row.shape) for row in table}
 
 
 def test_values_arrive_transposed(folder):
     stored = load_file(folder / "model.safetensors")
     params = flat(hf.load(folder).params)
-    np.testing.assert_array_equal(params["decoder.layers.1.attn.q.weight"], stored["model.layers.1.self_attn.q_proj.weight"].T)
+    np.testing.assert_array_equal(params["decoder.layers.1.attn.o.weight"], stored["model.layers.1.self_attn.o_proj.weight"].T)
     np.testing.assert_array_equal(params["decoder.embed.weight"], stored["model.embed_tokens.weight"])
     kernel = stored["visual.patch_embed.proj.weight"]
     np.testing.assert_array_equal(params["visual.patch_embed.weight"][:, 3], kernel[3].reshape(-1))
+
+
+def test_parts_of_fused_weights_alternate_group_by_group(folder):
+    """Two key heads of 16 numbers with two query heads each; gate and up in eight blocks."""
+    stored = load_file(folder / "model.safetensors")
+    params = flat(hf.load(folder).params)
+    q, k, v = (stored[f"model.layers.1.self_attn.{name}_proj.weight"].T for name in "qkv")
+    groups = [
+        part for i in (0, 1) for part in (q[:, 32 * i : 32 * i + 32], k[:, 16 * i : 16 * i + 16], v[:, 16 * i : 16 * i + 16])
+    ]
+    np.testing.assert_array_equal(params["decoder.layers.1.attn.qkv.weight"], np.concatenate(groups, 1))
+    gate, up = (stored[f"model.layers.1.mlp.{name}_proj.weight"].T for name in ("gate", "up"))
+    blocks = [part[:, 16 * i : 16 * i + 16] for i in range(8) for part in (gate, up)]
+    np.testing.assert_array_equal(params["decoder.layers.1.mlp.gate_up.weight"], np.concatenate(blocks, 1))
 
 
 def test_newer_key_names(folder):
@@ -149,9 +169,9 @@ def test_sharded_load_reads_right(family):
     whole = hf.load(checkpoints.tiny(family)).params
     parts = hf.load(checkpoints.tiny(family), sharding=rule(mesh())).params
     assert same(whole, parts)
-    weight = flat(parts)["decoder.layers.0.mlp.gate.weight"]
+    weight = flat(parts)["decoder.layers.0.mlp.down.weight"]
     assert weight.sharding.spec == PartitionSpec("fsdp", "tensor")
-    assert weight.addressable_shards[0].data.shape == (16, 64)
+    assert weight.addressable_shards[0].data.shape == (32, 32)
 
 
 @pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices")
@@ -163,7 +183,13 @@ def test_each_device_reads_only_its_part(monkeypatch):
         largest.append(view.size)
         return array(view, *args, **kwargs)
 
+    def counting_empty(shape, *args, **kwargs):
+        largest.append(np.prod(shape))
+        return empty(shape, *args, **kwargs)
+
+    empty = np.empty
     monkeypatch.setattr(hf.np, "array", counting)
+    monkeypatch.setattr(hf.np, "empty", counting_empty)
     hf.load(checkpoints.tiny(), sharding=rule(mesh()))
     monkeypatch.undo()
     config = hf.load(checkpoints.tiny()).config
