@@ -6,19 +6,11 @@ The published readings are generous in odd ways (a letter anywhere counts, so "A
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from svlm_jax.eval.items import Grade
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LEAD = r"^(?:the )?(?:best |correct |final )?(?:answer|option|choice)?(?: is)?\s*:?\s*"
-
-
-def text_of(response: Any) -> str:
-    """A response as text: published result files hold a text, a list of one text, or nothing."""
-    if isinstance(response, list | tuple):
-        response = response[0] if response else None
-    return "" if response is None else str(response)
 
 
 def letter(response: str, options: Sequence[str]) -> str | None:

@@ -2,59 +2,52 @@
 
 import importlib
 import importlib.util
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from svlm_jax.errors import EvalError
+from svlm_jax.host.json_files import read_json, read_json_lines
+from svlm_jax.host.schema import REQUIRED, ListOf, Number, Record, Text, Whole
+
+# Ids and numbers are text in some published files, and texts are numbers in others.
+TEXT = Text(numbers=True)
+NUMBER = Number(least=-1e9, most=1e9, digits=True)
+WHOLE = Whole(least=-(2**31), most=2**31, digits=True)
+_CLOCK = re.compile(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d{1,9})?)", re.ASCII)
 
 
-class Entry:
-    """One annotation; `entry["field"]` raises an EvalError that says where the field is missing."""
+class Entry(Record):
+    """One annotation; EvalErrors say where a field is missing or what it is instead of what was expected."""
 
     def __init__(self, data: Any, where: str):
-        if not isinstance(data, Mapping):
-            raise EvalError(f"{where} is {type(data).__name__}: expected an object with named fields.")
-        self.data, self.where = data, where
+        super().__init__(data, where, EvalError)
 
-    def __getitem__(self, name: str) -> Any:
-        if self.data.get(name) is None:
-            raise EvalError(f"{self.where} has no field {name!r}; it has {', '.join(sorted(map(str, self.data))) or 'none'}.")
-        return self.data[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        value = self.data.get(name)
-        return default if value is None else value
-
-    def text(self, name: str) -> str:
-        return str(self[name])
+    def text(self, name: str, default: Any = REQUIRED) -> str:
+        return self.get(name, TEXT, default)
 
     def number(self, name: str) -> float:
-        return self._number(name, float)
+        return self.get(name, NUMBER)
 
     def whole(self, name: str) -> int:
-        return int(self._number(name, int))
+        return self.get(name, WHOLE)
 
     def options(self, name: str) -> tuple[str, ...]:
         """A list of texts."""
-        value = self[name]
-        if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-            raise EvalError(f"{self.where}, field {name!r} is {value!r}: expected a list of options.")
-        return tuple(str(option) for option in value)
+        return self.get(name, ListOf(TEXT, least=1))
 
     def entries(self, name: str) -> "list[Entry]":
         """A list of annotations inside this one."""
-        value = self[name]
-        if not isinstance(value, list):
-            raise EvalError(f"{self.where}, field {name!r} is {type(value).__name__}: expected a list.")
-        return [Entry(part, f"{self.where}, {name}[{i}]") for i, part in enumerate(value)]
+        return [Entry(record.data, record.where) for record in self.records(name)]
 
-    def _number(self, name: str, kind: type[int] | type[float]) -> float:
-        try:
-            return kind(self[name])
-        except (TypeError, ValueError):
-            raise EvalError(f"{self.where}, field {name!r} is {self[name]!r}: expected a number.") from None
+    def clock(self, name: str) -> float:
+        """Seconds of "00:00:31", "0:31" or "31.5"."""
+        found = _CLOCK.fullmatch(self.text(name).strip())
+        if found is None:
+            raise self.wrong(name, self.data[name], "HH:MM:SS")
+        hours, minutes, seconds = found.groups()
+        return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
 
 
 def find(folder: str | Path, *names: str) -> Path:
@@ -84,17 +77,11 @@ def _flat(records: Sequence[Any]) -> Iterator[Any]:
 
 def load(path: Path) -> Any:
     """What a file of JSON, JSON lines or parquet holds."""
-    try:
-        if path.suffix == ".parquet":
-            return _parquet(path)
-        if path.suffix == ".jsonl":
-            lines = path.read_text(encoding="utf-8").split("\n")  # texts may hold other ends of lines
-            return [json.loads(line) for line in lines if line.strip()]
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EvalError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise EvalError(f"{path} is no JSON: {error}.") from None
+    if path.suffix == ".parquet":
+        return _parquet(path)
+    if path.suffix == ".jsonl":
+        return [value for _, value in read_json_lines(path, EvalError)]
+    return read_json(path, EvalError)
 
 
 def _records(path: Path) -> list[Any]:
@@ -109,12 +96,8 @@ def _parquet(path: Path) -> list[Any]:
         raise EvalError(
             f"{path} is a parquet file: expected pyarrow (pip install svlm-jax[eval]), or the same rows as .jsonl or .json."
         )
-    return list(importlib.import_module("pyarrow.parquet").read_table(path).to_pylist())
-
-
-def clock(text: str) -> float:
-    """Seconds of "00:00:31", "0:31" or "31.5"; ValueError when it is none of them."""
-    seconds = 0.0
-    for part in str(text).strip().split(":"):
-        seconds = seconds * 60 + float(part)
-    return seconds
+    parquet, arrow = importlib.import_module("pyarrow.parquet"), importlib.import_module("pyarrow")
+    try:
+        return list(parquet.read_table(path).to_pylist())
+    except (OSError, ValueError, OverflowError, arrow.ArrowException) as error:
+        raise EvalError(f"{path} is no readable parquet file: {error}.") from error

@@ -26,8 +26,9 @@ from typing import Any
 from svlm_jax.errors import EndpointError, EvalError
 from svlm_jax.eval.files import Entry
 from svlm_jax.eval.items import Item
-from svlm_jax.eval.records import mend, read_lines
+from svlm_jax.eval.records import mend
 from svlm_jax.host.chat_client import Endpoint
+from svlm_jax.host.json_files import read_json_lines
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ class Judge:
         self._endpoint, self._cache, self._workers = endpoint, cache, workers
         self._lock = threading.Lock()
         mend(cache)
-        before = [Entry(record, f"{cache}, a verdict") for record in read_lines(cache)] if cache.exists() else []
+        lines = read_json_lines(cache, EvalError, torn=True) if cache.exists() else ()
+        before = [Entry(record, where) for where, record in lines]
         self._kept = {record.text("key"): Verdict(record.text("answer"), record.text("date")) for record in before}
 
     def ask_all(self, system: str, users: Sequence[str], understand: Callable[[str], Any]) -> list[Verdict]:

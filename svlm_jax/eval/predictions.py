@@ -41,7 +41,7 @@ def read_predictions(path: Path, items: Sequence[Item]) -> dict[str, str]:
     entries = files.entries(path)
     if items and items[0].origin is not None:
         return _read_games(entries, items)
-    found = {f"{entry.text('video_id')}_{entry.text('event_id')}": str(entry.get("pred", "")) for entry in entries}
+    found = {f"{entry.text('video_id')}_{entry.text('event_id')}": entry.text("pred", "") for entry in entries}
     return {item.id: found[item.event] for item in items if found.get(item.event, "").strip()}
 
 
@@ -69,7 +69,7 @@ def _read_games(entries: Sequence[Entry], items: Sequence[Item]) -> dict[str, st
     lines: dict[str, list[tuple[int, str]]] = collections.defaultdict(list)
     for entry in entries:
         for part in entry.entries("items"):
-            lines[Path(entry.text("video")).name].append((int(part.number("end_time")), str(part.get("response", ""))))
+            lines[Path(entry.text("video")).name].append((int(part.number("end_time")), part.text("response", "")))
     found = {}
     for item in items:
         mine = [

@@ -9,38 +9,41 @@ A later line of an item replaces an earlier one, so what failed can be tried aga
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from svlm_jax.errors import EvalError
 from svlm_jax.eval.results import write_json
+from svlm_jax.host.json_files import read_object, read_record_lines
+from svlm_jax.host.schema import Flag, Kind, ListOf, Number, Object, Record, Row, Text, Whole
 
 CHANGING = ("date", "machine", "commit", "command", "limit")  # may differ when a run goes on; all of them are kept
 CONTINUED = "continued"  # in a manifest: these of every later run that was not the same as the one before
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a file of records."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise EvalError(f"{path} cannot be read: {error.strerror}.") from error
-    for number, line in enumerate(text.split("\n")[:-1], 1):  # answers may hold other ends of lines
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise EvalError(f"{path}, line {number}, is no JSON: {error}.") from None
-        if not isinstance(record, dict):
-            raise EvalError(f"{path}, line {number}: expected an object.")
-        yield record
+# What a report reads of a record. Others may write more.
+_SECONDS, _SHARE = Number(least=-1e9, most=1e9), Number(least=0, most=1)
+_KINDS: Mapping[str, Kind[Any]] = {
+    "id": Text(numbers=True),
+    "response": Text(),
+    "official": _SHARE,
+    "strict": _SHARE,
+    "parsed": Flag(),
+    "skipped": Text(),
+    "said": ListOf(Row((_SECONDS, _SECONDS, Text()))),
+    "at": _SECONDS,
+    "tokens": Whole(least=0),
+    "ms": Number(least=0),
+}
 
 
 def stored(folder: Path) -> dict[str, dict[str, Any]]:
     """By id, the newest record of every item that any host has written; an answer is not replaced by a failure."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("items*.jsonl")):
-        for record in read_lines(path):
+        for line in read_record_lines(path, EvalError, torn=True):
+            record = {**line.data, **line.known(_KINDS)}
             name = str(record.get("id"))
             if "response" in record or "response" not in found.get(name, {}):
                 found[name] = record
@@ -91,9 +94,10 @@ def _same_run(path: Path, manifest: Mapping[str, Any]) -> None:
         write_json(path, dict(manifest))
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise EvalError(f"{path} is no manifest of an evaluation; expected an empty folder or one to go on in.") from None
+        found = read_object(path, EvalError)
+        later = Record(found, str(path), EvalError).get(CONTINUED, ListOf(Object()), ())
+    except EvalError as error:
+        raise EvalError(f"{error} It is no manifest of an evaluation; expected an empty folder or one to go on in.") from None
     wanted = json.loads(json.dumps(dict(manifest)))
     for name in sorted({*found, *wanted} - {*CHANGING, CONTINUED}):
         if found.get(name) != wanted.get(name):
@@ -101,7 +105,7 @@ def _same_run(path: Path, manifest: Mapping[str, Any]) -> None:
                 f"{path.parent} holds results of another run: {name} was {_short(found.get(name))}, now it is "
                 f"{_short(wanted.get(name))}; expected another folder."
             )
-    runs = [found, *found.get(CONTINUED, [])]
+    runs = [found, *later]
     if any(runs[-1].get(name) != wanted.get(name) for name in CHANGING if name != "date"):
         runs.append({name: wanted.get(name) for name in CHANGING})
         write_json(path, {**found, CONTINUED: runs[1:]})

@@ -13,6 +13,7 @@ from typing import Any
 from svlm_jax.errors import EvalError
 from svlm_jax.host.json_files import read_object
 from svlm_jax.host.machine import describe
+from svlm_jax.host.schema import ListOf, Object, Record
 
 
 def manifest(command: Sequence[str], **said: Any) -> dict[str, Any]:
@@ -58,9 +59,10 @@ class Rows:
     def __init__(self, path: str | Path, settings: Mapping[str, Any], about: Mapping[str, Any]):
         self.path, self._settings, self._about = Path(path), json.loads(json.dumps(settings)), dict(about)
         before = read_object(self.path, EvalError, missing_ok=True)
-        self._runs: list[dict[str, Any]] = before.get("runs", [])
-        self.rows: dict[str, Any] = before.get("rows", {})
-        found = before.get("settings", self._settings)
+        record = Record(before, str(self.path), EvalError)
+        self._runs: list[Mapping[str, Any]] = list(record.get("runs", ListOf(Object()), ()))
+        self.rows: dict[str, Any] = dict(record.get("rows", Object(), {}))
+        found = record.get("settings", Object(), self._settings)
         other = sorted(name for name in {*found, *self._settings} if found.get(name) != self._settings.get(name))
         if other:
             name = other[0]

@@ -87,7 +87,7 @@ def run_row(run: Run, model: Model, row: Row, *, progress: Progress = lambda don
     path = records.folder / "report.json"
     before = read_object(path, EvalError, missing_ok=True)
     result = {"row": row, **report(run.benchmark, items, found)}
-    if "judgement" in before and before["counts"] == result["counts"]:  # of the same answers
+    if "judgement" in before and before.get("counts") == result["counts"]:  # of the same answers
         result["judgement"] = before["judgement"]
     write_json(path, result)
     return result

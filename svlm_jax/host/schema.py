@@ -283,14 +283,19 @@ class Record:
         """The error that a field's value is not what was expected."""
         return self.error(f"{self.where}, field {name!r} is {_SHORT.repr(value)}: expected {expected}.")
 
+    def known(self, kinds: Mapping[str, Kind[Any]]) -> dict[str, Any]:
+        """Those fields that the kinds name and that are there, each as its kind; null is there where it means something."""
+        return {
+            name: self.get(name, kind) for name, kind in kinds.items()
+            if name in self or (isinstance(kind, Nullable) and name in self.data)
+        }  # fmt: skip
+
     def fields(self, kinds: Mapping[str, Kind[Any]]) -> dict[str, Any]:
         """Those of the fields that are there, each as its kind; an error for one that is none of them."""
         for name in self.data:
             if name not in kinds:
                 raise self.error(f"{self.where} has a field {_SHORT.repr(name)}: expected any of {', '.join(kinds)}.")
-        found = {name: self.get(name, kind, REQUIRED if isinstance(kind, Nullable) else None) for name, kind in kinds.items()
-                 if name in self.data}  # fmt: skip
-        return {name: value for name, value in found.items() if value is not None or isinstance(kinds[name], Nullable)}
+        return self.known(kinds)
 
 
 def _at(index: int, kind: Kind[T], value: Any) -> T:

@@ -153,7 +153,7 @@ def test_answers_that_a_judge_did_not_rate_are_counted_and_asked_again(server, t
 
 def test_verdicts_that_are_none(server, tmp_path):
     (tmp_path / "verdicts.jsonl").write_text('{"answer": "A", "date": "2026-01-01"}\n')
-    with pytest.raises(EvalError, match=r"verdicts\.jsonl, a verdict has no field 'key'"):
+    with pytest.raises(EvalError, match=r"verdicts\.jsonl, line 1 has no field 'key'"):
         judge(server, tmp_path)
 
 

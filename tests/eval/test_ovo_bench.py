@@ -115,10 +115,10 @@ def test_entries_become_questions(tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"realtime": None}, "entry 0 has no field 'realtime'; it has answer, gt"),
+        ({"realtime": None}, "entry 0 has no field 'realtime', expected a finite number"),
         ({"gt": 7}, "field 'gt' is 7: expected one of 3 options"),
-        ({"gt": "B"}, "field 'gt' is 'B': expected a number"),
-        ({"options": "one"}, "field 'options' is 'one': expected a list"),
+        ({"gt": "B"}, "field 'gt' is 'B': expected a whole number"),
+        ({"options": "one"}, "field 'options' is 'one': expected an array"),
         ({"task": "XYZ"}, "field 'task' is 'XYZ': expected one of EPM, ASI"),
     ],
 )
@@ -142,5 +142,5 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(EvalError, match="holds dict: expected a list"):
         read(tmp_path)
     (tmp_path / "ovo_bench_new.json").write_text("[3]")
-    with pytest.raises(EvalError, match="entry 0 is int: expected an object"):
+    with pytest.raises(EvalError, match="entry 0 is 3: expected an object"):
         read(tmp_path)

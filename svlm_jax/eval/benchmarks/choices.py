@@ -79,10 +79,10 @@ def read_longvideobench(folder: Path) -> list[Item]:
         if "candidates" in entry.data:
             options = entry.options("candidates")
         else:
-            options = tuple(entry.text(f"option{i}") for i in range(5) if entry.get(f"option{i}", "N/A") != "N/A")
+            options = tuple(entry.text(f"option{i}") for i in range(5) if entry.text(f"option{i}", "N/A") != "N/A")
         right = entry.whole("correct_choice")
         letter = answers.LETTERS[right] if 0 <= right < len(options) else ""
-        track = str(entry.get("duration_group", ""))
+        track = entry.text("duration_group", "")
         task = entry.text("question_category")
         items.append(_item(entry.text("id"), entry.text("video_path"), entry, options, letter, task=task, track=track))
     return items
@@ -110,7 +110,7 @@ def read_mvbench(folder: Path) -> list[Item]:
             options = unlettered(entry.options("candidates"))
             letter = letter_of(entry.text("answer"), options)
             more: dict[str, object] = {"task": task}
-            if entry.get("start") is not None and entry.get("end") is not None:  # the rest is not shown
+            if "start" in entry and "end" in entry:  # the rest is not shown
                 more |= {"start": entry.number("start"), "time": entry.number("end")}
             if task == "episodic_reasoning":
                 more["fps"] = TVQA_FPS

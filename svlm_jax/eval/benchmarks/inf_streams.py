@@ -9,9 +9,10 @@ from pathlib import Path
 from svlm_jax.errors import EvalError
 from svlm_jax.eval import files
 from svlm_jax.eval.benchmark import COMMENTARY_ROWS, Benchmark
-from svlm_jax.eval.files import Entry
+from svlm_jax.eval.files import NUMBER, TEXT, Entry
 from svlm_jax.eval.items import Item
 from svlm_jax.eval.protocols import Protocol
+from svlm_jax.host.schema import ListOf, Row
 
 ORIGIN = 1000.0  # s into the game
 QUERY = (
@@ -52,23 +53,17 @@ def _window(entry: Entry, games: dict[str, tuple[str, str]]) -> Item:
         kind="commentary",
         answer=" ".join(text for _, _, text in words),
         task=Path(video).parent.name or "games",
-        previous=str(entry.get("preasr", "")),
+        previous=entry.text("preasr", ""),
         origin=ORIGIN,
         opening=before,
-        title=str(entry.get("title", "")),
+        title=entry.text("title", ""),
         event=name,
     )
 
 
-def _words(entry: Entry) -> list[tuple[float, float, str]]:
+def _words(entry: Entry) -> tuple[tuple[float, float, str], ...]:
     """(start, end, text); some published times run backwards."""
-    try:
-        words = [(float(start), float(end), str(text)) for start, end, text in entry["content"]]
-    except (TypeError, ValueError):
-        raise EvalError(f"{entry.where}, field 'content': expected a list of [start, end, text].") from None
-    if not words:
-        raise EvalError(f"{entry.where}, field 'content' is empty: expected a list of [start, end, text].")
-    return words
+    return entry.get("content", ListOf(Row((NUMBER, NUMBER, TEXT)), least=1))
 
 
 BENCHMARK = Benchmark(

@@ -19,7 +19,7 @@ def read(folder: Path) -> list[Item]:
         begin, end = entry.number("begin"), entry.number("end")
         if not 0 <= begin < end:
             raise EvalError(f"{entry.where}: the event from {begin:g} to {end:g} s is empty: expected 0 <= begin < end.")
-        title = entry.text("event_title") if "event_title" in entry.data else entry.text("video_title")
+        title = entry.text("event_title") if "event_title" in entry else entry.text("video_title")
         event = f"{entry.text('video_id')}_{entry.text('event_id')}"
         items.append(
             Item(
@@ -30,8 +30,8 @@ def read(folder: Path) -> list[Item]:
                 start=begin,
                 kind="commentary",
                 answer=entry.text("event_asr_text"),
-                task=str(entry.get("class", "events")),
-                previous=str(entry.get("preasr_text", "")),
+                task=entry.text("class", "events"),
+                previous=entry.text("preasr_text", ""),
                 title=title,
                 event=event,
             )

@@ -9,9 +9,10 @@ from pathlib import Path
 from svlm_jax.errors import EvalError
 from svlm_jax.eval import answers, files
 from svlm_jax.eval.benchmark import Benchmark, choose
-from svlm_jax.eval.files import Entry
+from svlm_jax.eval.files import TEXT, Entry
 from svlm_jax.eval.items import Grade, Item
 from svlm_jax.eval.protocols import Outcome
+from svlm_jax.host.schema import Either, ListOf
 
 TRACKS = {
     "backward": ("EPM", "ASI", "HLD"),
@@ -71,14 +72,20 @@ def read_answers(folder: Path) -> dict[str, str]:
     for path in sorted(first.parent.glob("*.json")):
         results = Entry(files.load(path), str(path))
         for track in TRACKS:
-            for answered in results.entries(track) if results.get(track) else ():
+            for answered in results.entries(track) if track in results else ():
                 name = answered.text("id")
                 if track == "forward":
                     tests = answered.entries("test_info")
-                    found |= {f"{name}_{i}": answers.text_of(test.get("response")) for i, test in enumerate(tests)}
+                    found |= {f"{name}_{i}": _answer(test) for i, test in enumerate(tests)}
                 else:
-                    found[name] = answers.text_of(answered.get("response"))
+                    found[name] = _answer(answered)
     return found
+
+
+def _answer(entry: Entry) -> str:
+    """A text, a list of one text, or nothing."""
+    found = entry.get("response", Either((TEXT, ListOf(TEXT))), "")
+    return found if isinstance(found, str) else next(iter(found), "")
 
 
 def grade(outcome: Outcome) -> Grade:

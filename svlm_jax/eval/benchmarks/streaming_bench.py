@@ -52,7 +52,7 @@ def _file(path: Path, track: str) -> list[Item]:
 
 
 def _item(entry: Entry, question: Entry, track: str, name: str) -> Item:
-    at = _clock(question, "time_stamp")
+    at = question.clock("time_stamp")
     item = Item(
         name,
         entry.text("video_path").removeprefix("./"),
@@ -63,13 +63,13 @@ def _item(entry: Entry, question: Entry, track: str, name: str) -> Item:
         track=track,
     )
     if track == "proactive":
-        due = _clock(question, "ground_truth_time_stamp")
+        due = question.clock("ground_truth_time_stamp")
         answer = question.text("ground_truth_output")
         return dataclasses.replace(item, kind="proactive", answer=answer, due=due, until=due + LATE)
     options = unlettered(question.options("options"))
     letter = question.text("answer").strip()[:1]
     if letter not in answers.LETTERS[: len(options)]:
-        raise EvalError(f"{question.where}, field 'answer' is {question['answer']!r}: expected the letter of an option.")
+        raise EvalError(f"{question.where}, field 'answer' is {question.text('answer')!r}: expected the letter of an option.")
     return dataclasses.replace(item, question=choose(item.question, options), options=options, answer=letter)
 
 
@@ -78,13 +78,6 @@ def _in_dialogue(item: Item, before: list[str]) -> Item:
         return item
     earlier = "\n\n".join(before)
     return dataclasses.replace(item, question=f"Earlier questions about this video:\n{earlier}\n\nNow:\n{item.question}")
-
-
-def _clock(question: Entry, name: str) -> float:
-    try:
-        return files.clock(question.text(name))
-    except ValueError:
-        raise EvalError(f"{question.where}, field {name!r} is {question[name]!r}: expected HH:MM:SS.") from None
 
 
 def grade(outcome: Outcome) -> Grade:
