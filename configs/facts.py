@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from svlm_jax.data.chunks import Bucket, ChunkSettings
 from svlm_jax.data.pipeline import PipelineSettings
-from svlm_jax.models.config import ModelConfig, TextConfig, VisionConfig
+from svlm_jax.models.config import ModelConfig, TextConfig
+from svlm_jax.models.qwen2_vl.config import QwenVisionConfig
 from svlm_jax.sharding import MeshConfig
 from svlm_jax.synthetic.facts import EVERY
 from svlm_jax.synthetic.facts_render import SIDE
@@ -40,7 +41,7 @@ def architecture() -> ModelConfig:
         mrope_section=(6, 5, 5),
     )
     # A temporal grid of 4 s is one position: an hour is 900 of them.
-    vision = VisionConfig(
+    vision = QwenVisionConfig(
         depth=2, hidden_size=64, intermediate_size=128, num_heads=4, out_hidden_size=128, tokens_per_second=0.25
     )
     return ModelConfig(

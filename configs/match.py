@@ -5,7 +5,8 @@ Needs its tokenizer: python -c "from svlm_jax.synthetic.tokenizer import write_t
 
 from svlm_jax.data.chunks import Bucket, ChunkSettings
 from svlm_jax.data.pipeline import PipelineSettings
-from svlm_jax.models.config import ModelConfig, TextConfig, VisionConfig
+from svlm_jax.models.config import ModelConfig, TextConfig
+from svlm_jax.models.qwen2_vl.config import QwenVisionConfig
 from svlm_jax.sharding import MeshConfig
 from svlm_jax.synthetic.samples import MatchSettings
 from svlm_jax.synthetic.tokenizer import VOCAB_SIZE, token_id
@@ -33,7 +34,7 @@ def architecture() -> ModelConfig:
         head_dim=48,
         mrope_section=(8, 8, 8),
     )
-    vision = VisionConfig(
+    vision = QwenVisionConfig(
         depth=2, hidden_size=128, intermediate_size=352, num_heads=4, out_hidden_size=192, tokens_per_second=2.0
     )
     return ModelConfig(

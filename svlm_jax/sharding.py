@@ -19,7 +19,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from svlm_jax.errors import ConfigError
+from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.family import ShardingRow
 from svlm_jax.models.flat_params import DOWN, UP
 
 P: TypeAlias = jax.P
@@ -27,8 +29,8 @@ P: TypeAlias = jax.P
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")  # the mesh axes of a batch's samples
 
-# Dotted path -> one logical axis for each dimension; None: never cut. Every parameter matches exactly one row.
-TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+# Dotted path -> one logical axis for each dimension; None: never cut.
+DECODER: tuple[ShardingRow, ...] = (
     (r"decoder\.embed\.weight", ("vocab", "embed")),
     (r"decoder\.head\.weight", ("embed", "vocab")),
     (r"decoder\.norm\.weight", (None,)),
@@ -38,10 +40,6 @@ TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"decoder\.layers\.mlp\.gate_up\.weight", ("layer", "embed", "mlp")),
     (r"decoder\.layers\.mlp\.down\.weight", ("layer", "mlp", "embed")),
     (r"decoder\.layers\.(attn|mlp)_norm\.weight", ("layer", None)),
-    (r"visual\.patch_embed\.weight", ("patch", "vision")),
-    (r"visual\.(blocks\.\d+|merger)\.(attn|mlp)\.(qkv|proj|gate_up|fc1)\.weight", ("vision", None)),
-    (r"visual\.(blocks\.\d+|merger)\.mlp\.(down|fc2)\.weight", (None, "vision")),
-    (r"visual\.(blocks\.\d+|merger)\.[\w.]*(norm\d?\.weight|bias)", (None,)),
 )
 # Logical axis -> mesh axis. The tower is small: cut over fsdp where it lies, whole where it is used.
 MESH_AXIS: Mapping[str | None, str | None] = {
@@ -92,12 +90,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Explicit,) * len(AXES), devices=devices)
 
 
+def table() -> tuple[ShardingRow, ...]:
+    """The decoder's rows and those of every family's tower. Every parameter matches exactly one."""
+    towers = dict.fromkeys(row for family in registry.FAMILIES.values() for row in family.sharding)
+    return (*DECODER, *towers)
+
+
 def logical_axes(path: str) -> tuple[str | None, ...]:
     """The row of the table for a parameter; ConfigError unless there is exactly one."""
     if path.endswith((DOWN, UP)):
         layer, inputs, outputs = logical_axes(path.removesuffix(DOWN).removesuffix(UP))
         return (layer, inputs, None) if path.endswith(DOWN) else (layer, None, outputs)
-    found = [axes for pattern, axes in TABLE if re.fullmatch(pattern, path)]
+    found = [axes for pattern, axes in table() if re.fullmatch(pattern, path)]
     if len(found) != 1:
         raise ConfigError(f"the parameter {path} matches {len(found)} rows of the sharding table, expected exactly one.")
     return found[0]
@@ -132,7 +136,7 @@ def shardings(params: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]
 
 def check_model(config: ModelConfig, mesh: Mesh) -> None:
     """ConfigError for a family that cannot be trained, and when the mesh would cut through attention heads."""
-    _ = config.qwen_vision  # no other tower has a pass for training
+    registry.require(config, "train")
     for name in ("num_heads", "num_kv_heads", "mlp_groups"):
         heads = getattr(config.text, name)
         if heads % mesh.shape["tensor"]:

@@ -12,7 +12,6 @@ from configs import facts as facts_config
 from configs.match import architecture
 from svlm_jax.checkpoint.export import export
 from svlm_jax.checkpoint.random import _noise, write_random_checkpoint
-from svlm_jax.models.config import Family
 from svlm_jax.synthetic.facts_tokenizer import write_facts_tokenizer
 from svlm_jax.synthetic.tokenizer import write_tokenizer
 
@@ -24,7 +23,7 @@ def _root() -> Path:
     return root
 
 
-def tiny(family: Family = "qwen2_5_vl", *, seed: int = 0) -> Path:
+def tiny(family: str = "qwen2_5_vl", *, seed: int = 0) -> Path:
     """A folder with a random model of 0.4 million parameters; share it, and copy it before changing anything."""
     folder = _root() / f"{family}-{seed}"
     if not folder.exists():

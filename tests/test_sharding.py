@@ -14,7 +14,7 @@ from svlm_jax import sharding
 from svlm_jax.errors import ConfigError
 from svlm_jax.models import flat_params
 from svlm_jax.models.presets import PRESETS, preset
-from svlm_jax.sharding import TABLE, MeshConfig, P
+from svlm_jax.sharding import MeshConfig, P, table
 from svlm_jax.train import state
 from svlm_jax.train.lora import LoraConfig
 from tests.train import tiny
@@ -35,7 +35,7 @@ TRAINED = [name for name in PRESETS if name.startswith("qwen")]
 def test_every_parameter_matches_exactly_one_row(name: str) -> None:
     flat = _shapes(name)
     for path in flat:
-        assert sum(bool(re.fullmatch(pattern, path)) for pattern, _ in TABLE) == 1, path
+        assert sum(bool(re.fullmatch(pattern, path)) for pattern, _ in table()) == 1, path
         assert len(sharding.spec(path)) == len(flat[path].shape), path
     cut = sum(np.prod(leaf.shape) for path, leaf in flat.items() if "fsdp" in sharding.spec(path))
     assert cut > 0.99 * sum(np.prod(leaf.shape) for leaf in flat.values())
@@ -43,7 +43,7 @@ def test_every_parameter_matches_exactly_one_row(name: str) -> None:
 
 def test_every_row_is_needed() -> None:
     paths = {path for name in ("qwen2.5-vl-7b", "qwen2-vl-7b") for path in _shapes(name)}
-    assert [pattern for pattern, _ in TABLE if not any(re.fullmatch(pattern, path) for path in paths)] == []
+    assert [pattern for pattern, _ in table() if not any(re.fullmatch(pattern, path) for path in paths)] == []
 
 
 @pytest.mark.parametrize("name", ["qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen2.5-vl-32b", "qwen2.5-vl-72b"])
@@ -104,7 +104,7 @@ def test_mesh_that_does_not_fit(config: dict[str, int], message: str) -> None:
 
 
 def test_models_that_are_only_watched_with_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"works with Qwen2-VL and Qwen2.5-VL alone, but the model is a llava_onevision"):
+    with pytest.raises(ConfigError, match=r"the model is a llava_onevision, which cannot train: expected one of"):
         sharding.check_model(preset("llava-onevision-qwen2-7b-ov"), sharding.make_mesh(MeshConfig()))
 
 
@@ -148,8 +148,8 @@ def test_processes_that_share_some_samples_only_are_refused() -> None:
 def test_stacked_and_flat_and_back() -> None:
     params = tiny.params(tiny.config())
     back = flat_params.to_model(flat_params.from_model(params))
-    assert jax.tree.structure(back) == jax.tree.structure(params)
-    assert all(jax.tree.leaves(jax.tree.map(jnp.array_equal, back, params)))
+    assert jax.flat_params.structure(back) == jax.flat_params.structure(params)
+    assert all(jax.flat_params.leaves(jax.flat_params.map(jnp.array_equal, back, params)))
 
 
 def test_partition_needs_something_to_train() -> None:

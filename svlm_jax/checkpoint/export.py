@@ -15,7 +15,8 @@ from svlm_jax.checkpoint.folders import new_folder
 from svlm_jax.checkpoint.hf import Progress
 from svlm_jax.checkpoint.keys import Row, rows, to_hub
 from svlm_jax.errors import CheckpointError
-from svlm_jax.models.config import ModelConfig, SiglipConfig
+from svlm_jax.models import registry
+from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.functional import Params
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -70,31 +71,10 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def write_config(folder: Path, config: ModelConfig, dtype: Any) -> None:
     """config.json, and a preprocessor_config.json with the same pixel statistics unless there is one."""
     # Older versions of transformers read torch_dtype, newer ones dtype.
-    write_json(folder / "config.json", {**config.to_hf(), "torch_dtype": str(dtype), "dtype": str(dtype)})
+    write_json(folder / "config.json", {**registry.config_to_hf(config), "torch_dtype": str(dtype), "dtype": str(dtype)})
     if (folder / "preprocessor_config.json").exists():
         return
-    write_json(folder / "preprocessor_config.json", _preprocessor(config))
-
-
-def _preprocessor(config: ModelConfig) -> dict[str, Any]:
-    vision = config.vision
-    statistics = {"image_mean": list(vision.image_mean), "image_std": list(vision.image_std)}
-    if isinstance(vision, SiglipConfig):
-        return {
-            "image_processor_type": "LlavaOnevisionImageProcessor",
-            "size": {"height": vision.image_size, "width": vision.image_size},
-            "image_grid_pinpoints": [list(point) for point in vision.grid_pinpoints],
-            **statistics,
-        }
-    return {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "patch_size": vision.patch_size,
-        "temporal_patch_size": vision.temporal_patch_size,
-        "merge_size": vision.spatial_merge_size,
-        "min_pixels": 4 * (vision.patch_size * vision.spatial_merge_size) ** 2,
-        "max_pixels": 16_384 * (vision.patch_size * vision.spatial_merge_size) ** 2,
-        **statistics,
-    }
+    write_json(folder / "preprocessor_config.json", registry.record(config).preprocessor_fields(config))
 
 
 def write_weights(

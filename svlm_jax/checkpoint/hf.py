@@ -16,10 +16,11 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from svlm_jax.checkpoint import orbax_io
-from svlm_jax.checkpoint.keys import Row, from_hub, head_name, hub_name, rows
+from svlm_jax.checkpoint.keys import Row, from_hub, rows
 from svlm_jax.checkpoint.tensors import SafetensorsFile, open_folder
 from svlm_jax.errors import CheckpointError
 from svlm_jax.host.json_files import read_object
+from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.functional import Params, abstract_params
 from svlm_jax.prompt.tokenizer import Tokenizer
@@ -69,7 +70,7 @@ def load(
     supported model.
     """
     folder = resolve(source, revision=revision, cache_dir=cache_dir)
-    config = ModelConfig.from_hf(folder)
+    config = registry.config_from_hf(folder)
     if (folder / ORBAX_FOLDER).is_dir():
         params = _load_orbax(folder, config, dtype, sharding)
         if progress is not None:
@@ -147,7 +148,8 @@ def load_params(
     progress: Progress | None = None,
 ) -> Params:
     """The parameters of a folder. Unknown, missing and mis-shaped tensors are a CheckpointError that names them."""
-    where = {hub_name(name, config.family): (name, file) for name, file in open_folder(folder).items()}
+    names = registry.record(config).names
+    where = {names.as_published(name): (name, file) for name, file in open_folder(folder).items()}
     table = rows(config)
     _check(folder, config, table, where)
     total = sum(row.size for row in table)
@@ -188,7 +190,7 @@ def _load_orbax(folder: Path, config: ModelConfig, dtype: DTypeLike | None, shar
 def _check(folder: Path, config: ModelConfig, table: list[Row], where: dict[str, tuple[str, SafetensorsFile]]) -> None:
     expected = {row.name: row for row in table}
     # A tied head is the embedding; some files repeat it all the same.
-    optional = {head_name(config.family)} if config.text.tie_word_embeddings else set()
+    optional = {registry.record(config).names.head} if config.text.tie_word_embeddings else set()
     missing = [name for name in expected if name not in where]
     unknown = [name for name in where if name not in expected and name not in optional]
     shaped = {name: where[name][1].shape(where[name][0]) for name in expected if name in where}

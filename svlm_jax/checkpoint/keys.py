@@ -1,99 +1,22 @@
-"""The one table of Hugging Face tensor names and our parameter paths, used to read and to write.
+"""Hugging Face tensor names and our parameter paths side by side, used to read and to write (`models.names`).
 
-A row is (HF name, our path, transform). `{i}` is a layer number; `*` stands for the leaves `weight` and, where our
-parameters have it, `bias`. Hub tensors with one path of ours are parts of one weight, in that order. HF names are those of
-the published files: `model.layers.…` and `visual.…` of Qwen's models, `language_model.model.layers.…` and `vision_tower.…`
-of LLaVA's.
+Hub tensors with one path of ours are parts of one weight, in the order of the family's names.
 """
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
-from svlm_jax.models.config import Family, ModelConfig, SiglipConfig
+from svlm_jax.models import registry
+from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.functional import abstract_params
+from svlm_jax.models.names import Transform
 
-# same: as it is. transpose: (out, in) -> (in, out). patches: a convolution (E, channels, [t,] y, x) -> (pixels, E).
-Transform = Literal["same", "transpose", "patches"]
-Path = tuple[str, ...]
-
-_TEXT: list[tuple[str, str, Transform]] = [
-    ("model.embed_tokens.*", "decoder.embed.*", "same"),
-    ("model.layers.{i}.input_layernorm.*", "decoder.layers.{i}.attn_norm.*", "same"),
-    ("model.layers.{i}.self_attn.q_proj.*", "decoder.layers.{i}.attn.qkv.*", "transpose"),
-    ("model.layers.{i}.self_attn.k_proj.*", "decoder.layers.{i}.attn.qkv.*", "transpose"),
-    ("model.layers.{i}.self_attn.v_proj.*", "decoder.layers.{i}.attn.qkv.*", "transpose"),
-    ("model.layers.{i}.self_attn.o_proj.*", "decoder.layers.{i}.attn.o.*", "transpose"),
-    ("model.layers.{i}.post_attention_layernorm.*", "decoder.layers.{i}.mlp_norm.*", "same"),
-    ("model.layers.{i}.mlp.gate_proj.*", "decoder.layers.{i}.mlp.gate_up.*", "transpose"),
-    ("model.layers.{i}.mlp.up_proj.*", "decoder.layers.{i}.mlp.gate_up.*", "transpose"),
-    ("model.layers.{i}.mlp.down_proj.*", "decoder.layers.{i}.mlp.down.*", "transpose"),
-    ("model.norm.*", "decoder.norm.*", "same"),
-    ("lm_head.*", "decoder.head.*", "transpose"),
-]
-_QWEN_VISION: list[tuple[str, str, Transform]] = [
-    ("visual.patch_embed.proj.*", "visual.patch_embed.*", "patches"),
-    ("visual.blocks.{i}.norm1.*", "visual.blocks.{i}.norm1.*", "same"),
-    ("visual.blocks.{i}.norm2.*", "visual.blocks.{i}.norm2.*", "same"),
-    ("visual.blocks.{i}.attn.qkv.*", "visual.blocks.{i}.attn.qkv.*", "transpose"),
-    ("visual.blocks.{i}.attn.proj.*", "visual.blocks.{i}.attn.proj.*", "transpose"),
-    ("visual.merger.ln_q.*", "visual.merger.norm.*", "same"),
-    ("visual.merger.mlp.0.*", "visual.merger.mlp.fc1.*", "transpose"),
-    ("visual.merger.mlp.2.*", "visual.merger.mlp.fc2.*", "transpose"),
-]
-_QWEN2_5_MLP: list[tuple[str, str, Transform]] = [
-    ("visual.blocks.{i}.mlp.gate_proj.*", "visual.blocks.{i}.mlp.gate_up.*", "transpose"),
-    ("visual.blocks.{i}.mlp.up_proj.*", "visual.blocks.{i}.mlp.gate_up.*", "transpose"),
-    ("visual.blocks.{i}.mlp.down_proj.*", "visual.blocks.{i}.mlp.down.*", "transpose"),
-]
-_QWEN2_MLP: list[tuple[str, str, Transform]] = [
-    ("visual.blocks.{i}.mlp.fc1.*", "visual.blocks.{i}.mlp.fc1.*", "transpose"),
-    ("visual.blocks.{i}.mlp.fc2.*", "visual.blocks.{i}.mlp.fc2.*", "transpose"),
-]
-_SIGLIP = "vision_tower.vision_model"
-_LLAVA: list[tuple[str, str, Transform]] = [
-    *((f"language_model.{hub}", ours, transform) for hub, ours, transform in _TEXT),
-    (f"{_SIGLIP}.embeddings.patch_embedding.*", "visual.patch_embed.*", "patches"),
-    (f"{_SIGLIP}.embeddings.position_embedding.*", "visual.position.*", "same"),
-    (f"{_SIGLIP}.encoder.layers.{{i}}.layer_norm1.*", "visual.blocks.{i}.norm1.*", "same"),
-    (f"{_SIGLIP}.encoder.layers.{{i}}.layer_norm2.*", "visual.blocks.{i}.norm2.*", "same"),
-    (f"{_SIGLIP}.encoder.layers.{{i}}.self_attn.q_proj.*", "visual.blocks.{i}.attn.q.*", "transpose"),
-    (f"{_SIGLIP}.encoder.layers.{{i}}.self_attn.k_proj.*", "visual.blocks.{i}.attn.k.*", "transpose"),
-    (f"{_SIGLIP}.encoder.layers.{{i}}.self_attn.v_proj.*", "visual.blocks.{i}.attn.v.*", "transpose"),
-    (f"{_SIGLIP}.encoder.layers.{{i}}.self_attn.out_proj.*", "visual.blocks.{i}.attn.o.*", "transpose"),
-    (f"{_SIGLIP}.encoder.layers.{{i}}.mlp.fc1.*", "visual.blocks.{i}.mlp.fc1.*", "transpose"),
-    (f"{_SIGLIP}.encoder.layers.{{i}}.mlp.fc2.*", "visual.blocks.{i}.mlp.fc2.*", "transpose"),
-    (f"{_SIGLIP}.post_layernorm.*", "visual.post_norm.*", "same"),
-    ("multi_modal_projector.linear_1.*", "projector.fc1.*", "transpose"),
-    ("multi_modal_projector.linear_2.*", "projector.fc2.*", "transpose"),
-    ("image_newline", "projector.newline", "same"),
-]
-_TABLES: dict[Family, list[tuple[str, str, Transform]]] = {
-    "qwen2_5_vl": [*_TEXT, *_QWEN_VISION, *_QWEN2_5_MLP],
-    "qwen2_vl": [*_TEXT, *_QWEN_VISION, *_QWEN2_MLP],
-    "llava_onevision": _LLAVA,
-}
-# Newer files nest both halves under `model.`; what transformers 5 writes has no `vision_model`. The first that fits counts.
-_NEWER_QWEN = {"model.language_model.": "model.", "model.visual.": "visual."}
-_NEWER_LLAVA = {
-    "model.language_model.": "language_model.model.",
-    "lm_head.": "language_model.lm_head.",
-    "model.vision_tower.vision_model.": f"{_SIGLIP}.",
-    "model.vision_tower.": f"{_SIGLIP}.",
-    f"{_SIGLIP}.": f"{_SIGLIP}.",
-    "vision_tower.": f"{_SIGLIP}.",
-    "model.multi_modal_projector.": "multi_modal_projector.",
-    "model.image_newline": "image_newline",
-}
-_NEWER_PREFIXES: dict[Family, dict[str, str]] = {
-    "qwen2_5_vl": _NEWER_QWEN,
-    "qwen2_vl": _NEWER_QWEN,
-    "llava_onevision": _NEWER_LLAVA,
-}
+Path: TypeAlias = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +49,7 @@ class Row:
 def rows(cfg: ModelConfig) -> list[Row]:
     """Every tensor that a checkpoint of this model holds; the parts of a fused parameter stand one after the other."""
     patterns: dict[str, list[tuple[str, Transform]]] = {}
-    for hub, ours, transform in _TABLES[cfg.family]:
+    for hub, ours, transform in registry.record(cfg).names.rows:
         patterns.setdefault(ours, []).append((hub, transform))
     found = []
     for keys, leaf in jax.tree_util.tree_flatten_with_path(abstract_params(cfg))[0]:
@@ -157,28 +80,12 @@ def _parts(cfg: ModelConfig, path: Path, count: int, columns: int) -> list[Part 
     return [Part(groups, sum(widths[:i]), width, sum(widths)) for i, width in enumerate(widths)]
 
 
-def hub_name(name: str, family: Family) -> str:
-    """A tensor name as newer files spell it -> as the table does."""
-    for newer, older in _NEWER_PREFIXES[family].items():
-        if name.startswith(newer):
-            return older + name[len(newer) :]
-    return name
-
-
-def head_name(family: Family) -> str:
-    """What the table calls the output head."""
-    return next(hub for hub, ours, _ in _TABLES[family] if ours == "decoder.head.*").replace("*", "weight")
-
-
 def _hub_shape(cfg: ModelConfig, shape: tuple[int, ...], transform: Transform) -> tuple[int, ...]:
     if transform == "same":
         return shape
     if transform == "transpose":
         return shape[::-1]
-    v = cfg.vision
-    if isinstance(v, SiglipConfig):
-        return (v.hidden_size, v.in_channels, v.patch_size, v.patch_size)
-    return (v.hidden_size, v.in_channels, v.temporal_patch_size, v.patch_size, v.patch_size)
+    return (shape[1], *cfg.vision.patch_shape)
 
 
 def from_hub(

@@ -1,6 +1,5 @@
 """Complete checkpoints with random weights, for tests, demonstrations and measurements: they speak, but say nothing."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +13,10 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from svlm_jax.checkpoint.export import write_json, write_weights
 from svlm_jax.checkpoint.folders import new_folder
 from svlm_jax.errors import ConfigError
-from svlm_jax.models.config import Family, ModelConfig, SiglipConfig, TextConfig, VisionConfig
+from svlm_jax.models import registry
+from svlm_jax.models.config import ModelConfig, TextConfig
+from svlm_jax.models.family import Family, Geometry
 from svlm_jax.models.functional import Params, abstract_params
-from svlm_jax.models.llava_onevision.config import default_pinpoints
 
 Size = Literal["tiny", "small", "medium"]
 
@@ -37,129 +37,46 @@ _ADDED = (
     ("<|image_pad|>", 311, True),
 )
 _IDS = {text: number for text, number, _ in _ADDED}
-# How LLaVA spells the pads; it has no marks around its visuals.
-_LLAVA_SPELLING = {"<|video_pad|>": "<video>", "<|image_pad|>": "<image>", "<|vision_start|>": None, "<|vision_end|>": None}
-_CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}"
-    "{% elif part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
-    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
-    "{{ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-# Pictures first, then videos, then words, as in the published template.
-_LLAVA_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}"
-    "{% if message['content'] is string %}{{ '\\n' + message['content'] }}"
-    "{% else %}{% for kind in ['image', 'video'] %}"
-    "{% for part in message['content'] if part['type'] == kind %}{{ '<' + kind + '>' }}{% endfor %}{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ '\\n' + part['text'] }}{% endfor %}{% endif %}"
-    "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Geometry:
-    """Widths of decoder and vision tower. Heads are 16 (tiny) or 64 wide."""
-
-    width: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    sections: tuple[int, int, int]
-    vision_width: int
-    vision_hidden: int
-    vision_layers: int
-    vision_heads: int
-
-
-# About 0.4, 11 and 90 million parameters.
-_SIZES: dict[str, _Geometry] = {
-    "tiny": _Geometry(64, 128, 3, 4, 2, (2, 3, 3), 64, 96, 3, 4),
-    "small": _Geometry(256, 768, 8, 4, 2, (8, 12, 12), 192, 512, 6, 6),
-    "medium": _Geometry(640, 2560, 12, 10, 2, (8, 12, 12), 320, 1280, 12, 5),
+# Heads are 16 (tiny) or 64 wide: about 0.4, 11 and 90 million parameters.
+_SIZES: dict[str, Geometry] = {
+    "tiny": Geometry(True, 64, 128, 3, 4, 2, (2, 3, 3), 64, 96, 3, 4),
+    "small": Geometry(False, 256, 768, 8, 4, 2, (8, 12, 12), 192, 512, 6, 6),
+    "medium": Geometry(True, 640, 2560, 12, 10, 2, (8, 12, 12), 320, 1280, 12, 5),
 }
 
 
-def random_config(family: Family, size: Size = "tiny", *, vocab_size: int = VOCAB_SIZE) -> ModelConfig:
-    """The configuration of a random checkpoint.
-
-    Qwen's windows are 4 x 4 patches (tiny) or 8 x 8; LLaVA's tiles are 7 x 7 patches of 4 pixels (tiny) or of 14, with two
-    pixels left over, and 16 tokens a frame.
-    """
+def random_config(family: str, size: Size = "tiny", *, vocab_size: int = VOCAB_SIZE) -> ModelConfig:
+    """The configuration of a random checkpoint; its tower is what the family's record makes of the size."""
     if size not in _SIZES:
         raise ConfigError(f"the size of a random checkpoint is {size!r}, expected one of {', '.join(_SIZES)}.")
     if vocab_size < VOCAB_SIZE:
         raise ConfigError(f"the vocabulary size is {vocab_size}, but the tokenizer needs at least {VOCAB_SIZE}.")
-    g = _SIZES[size]
-    text = TextConfig(
-        vocab_size=vocab_size,
-        hidden_size=g.width,
-        intermediate_size=g.hidden,
-        num_layers=g.layers,
-        num_heads=g.heads,
-        num_kv_heads=g.kv_heads,
-        head_dim=g.width // g.heads,
-        mrope_section=g.sections if family != "llava_onevision" else (g.width // g.heads // 2, 0, 0),
-    )
-    if family == "llava_onevision":
-        return ModelConfig(
-            family=family,
-            text=text,
-            vision=_siglip(g, size),
-            image_token_id=_IDS["<|image_pad|>"],
-            video_token_id=_IDS["<|video_pad|>"],
-            vision_start_token_id=None,
-            vision_end_token_id=None,
-        )
-    tower: dict[str, Any] = {"hidden_act": "quick_gelu"}
-    if family == "qwen2_5_vl":
-        full = tuple(range(1, g.vision_layers, max(g.vision_layers // 3, 1)))
-        window = 56 if size == "tiny" else 112
-        tower = {"window_size": window, "fullatt_block_indexes": full, "tokens_per_second": 2.0}
-    vision = VisionConfig(
-        depth=g.vision_layers,
-        hidden_size=g.vision_width,
-        # Qwen2-VL states it as a multiple of the width.
-        intermediate_size=g.vision_hidden if family == "qwen2_5_vl" else 2 * g.vision_width,
-        num_heads=g.vision_heads,
-        out_hidden_size=g.width,
-        **tower,
-    )
+    g, record = _SIZES[size], registry.family(family)
+    text = {
+        "vocab_size": vocab_size,
+        "hidden_size": g.width,
+        "intermediate_size": g.hidden,
+        "num_layers": g.layers,
+        "num_heads": g.heads,
+        "num_kv_heads": g.kv_heads,
+        "head_dim": g.width // g.heads,
+    }
+    marked = record.layout.before is not None
     return ModelConfig(
         family=family,
-        text=text,
-        vision=vision,
+        text=TextConfig(**{**text, **record.random_text(g)}),
+        vision=record.random_tower(g),
         image_token_id=_IDS["<|image_pad|>"],
         video_token_id=_IDS["<|video_pad|>"],
-        vision_start_token_id=_IDS["<|vision_start|>"],
-        vision_end_token_id=_IDS["<|vision_end|>"],
-    )
-
-
-def _siglip(g: _Geometry, size: Size) -> SiglipConfig:
-    patch = 4 if size == "tiny" else 14
-    side = 7 * patch + 2
-    return SiglipConfig(
-        depth=g.vision_layers,
-        hidden_size=g.vision_width,
-        intermediate_size=g.vision_hidden,
-        num_heads=g.vision_heads,
-        out_hidden_size=g.width,
-        patch_size=patch,
-        image_size=side,
-        feature_layers=(g.vision_layers,),
-        grid_pinpoints=default_pinpoints(side, 3),
-        max_tiles=4,
+        vision_start_token_id=_IDS["<|vision_start|>"] if marked else None,
+        vision_end_token_id=_IDS["<|vision_end|>"] if marked else None,
     )
 
 
 def write_random_checkpoint(
     folder: str | Path,
     *,
-    family: Family = "qwen2_5_vl",
+    family: str = "qwen2_5_vl",
     size: Size = "tiny",
     seed: int = 0,
     dtype: DTypeLike = jnp.float32,
@@ -174,7 +91,7 @@ def write_random_checkpoint(
     config = random_config(family, size, vocab_size=vocab_size)
     params = _noise(config, seed, dtype)
     with new_folder(folder) as fresh:
-        _write_tokenizer(fresh, family)
+        _write_tokenizer(fresh, registry.family(family))
         end = _IDS["<|im_end|>"]
         speakable = {*range(0x20, 0x7F), end}
         quiet = [number for number in range(vocab_size) if number not in speakable]
@@ -199,8 +116,10 @@ def _noise(config: ModelConfig, seed: int, dtype: DTypeLike) -> Params:
     return jax.tree_util.tree_map_with_path(leaf, abstract_params(config, dtype))
 
 
-def _write_tokenizer(folder: Path, family: Family) -> None:
-    spelling = _LLAVA_SPELLING if family == "llava_onevision" else {}
+def _write_tokenizer(folder: Path, record: Family) -> None:
+    layout = record.layout
+    marks = ("<|video_pad|>", layout.video), ("<|image_pad|>", layout.image)
+    spelling = dict((*marks, ("<|vision_start|>", layout.before), ("<|vision_end|>", layout.after)))
     named = [(spelling.get(text, text), number, special) for text, number, special in _ADDED]
     words = [(text, number, special) for text, number, special in named if text is not None]
     ids = {text: number for text, number, _ in words}
@@ -224,12 +143,11 @@ def _write_tokenizer(folder: Path, family: Family) -> None:
         }
         for text, number, special in words
     }
-    marks = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+    ends = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
     kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": added, **marks, **kind})
-    write_json(folder / "special_tokens_map.json", marks)
-    template = _LLAVA_TEMPLATE if family == "llava_onevision" else _CHAT_TEMPLATE
-    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": added, **ends, **kind})
+    write_json(folder / "special_tokens_map.json", ends)
+    (folder / "chat_template.jinja").write_text(record.chat_template, encoding="utf-8")
 
 
 def _byte_characters() -> dict[str, int]:

@@ -59,7 +59,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _model(arguments: argparse.Namespace, devices: list[dict[str, Any]]) -> dict[str, Any]:
     from svlm_jax.cache.window import WindowConfig
     from svlm_jax.cli import doctor_report as doctor
-    from svlm_jax.models.config import SiglipConfig
     from svlm_jax.streaming import memory_plan as memory
     from svlm_jax.video.resize import smart_resize
     from svlm_jax.video.source import frames_per_chunk
@@ -67,7 +66,8 @@ def _model(arguments: argparse.Namespace, devices: list[dict[str, Any]]) -> dict
     config, lengths = memory.describe(arguments.model, revision=arguments.revision)
     width, height = arguments.size
     tower = config.vision
-    rows, columns = (tower.image_size,) * 2 if isinstance(tower, SiglipConfig) else smart_resize(height, width)
+    side = getattr(tower, "image_size", None)
+    rows, columns = (side, side) if side is not None else smart_resize(height, width)
     frames = frames_per_chunk(arguments.fps, arguments.chunk)
     lengths = dataclasses.replace(lengths, patches=tower.clip_tokens(frames, rows, columns))
     window = WindowConfig(**arguments.window)

@@ -18,8 +18,9 @@ from svlm_jax.cache.positions import vision_block
 from svlm_jax.cache.ring import Tokens
 from svlm_jax.data.annotations import Annotation, Word
 from svlm_jax.errors import ConfigError, DataError
-from svlm_jax.models.config import ModelConfig, VisionConfig
-from svlm_jax.prompt.commentary import MARKER, SYSTEM, Grid, PromptBuilder, label
+from svlm_jax.models import registry
+from svlm_jax.models.config import ClipGrid, ModelConfig
+from svlm_jax.prompt.commentary import MARKER, SYSTEM, PromptBuilder, label
 
 IGNORED = -100  # label of a token that is not learned
 EPSILON = 1e-6  # s; rounding of times
@@ -146,19 +147,6 @@ def _join(words: Iterable[str]) -> str:
     return "".join(f" {word}" for word in words if word)
 
 
-def clip_grid(vision: VisionConfig, settings: ChunkSettings, size: tuple[int, int]) -> Grid:
-    """What the decoder sees of the clip of one turn whose frames have `size` (height, width) pixels."""
-    cell = vision.patch_size * vision.spatial_merge_size
-    per_second = vision.tokens_per_second
-    step = per_second * vision.temporal_patch_size / settings.fps if per_second else 1.0
-    if settings.frames % vision.temporal_patch_size or size[0] % cell or size[1] % cell:
-        raise ConfigError(
-            f"{settings.frames} frames of {size[0]}x{size[1]} pixels a turn: expected a multiple of "
-            f"{vision.temporal_patch_size} frames, and sides that are multiples of {cell}"
-        )
-    return Grid(settings.frames // vision.temporal_patch_size, size[0] // cell, size[1] // cell, step)
-
-
 class ChunkBuilder:
     """Turns annotations and their frames into samples, for one model.
 
@@ -170,9 +158,10 @@ class ChunkBuilder:
     def __init__(
         self, encode: Callable[[str], list[int]], model: ModelConfig, settings: ChunkSettings = ChunkSettings()
     ) -> None:
+        registry.require(model, "train")
         self.encode, self.model, self.settings = encode, model, settings
         self._prompt = PromptBuilder(encode, model.video_token_id, system=settings.system, max_query=MAX_QUERY)
-        self._advances: dict[tuple[int, str, Grid], float] = {}
+        self._advances: dict[tuple[int, str, ClipGrid], float] = {}
 
     def __call__(self, annotation: Annotation, frames: np.ndarray) -> Sample:
         """The sample of a clip; frames: uint8 (S, F, 3, height, width), one clip a turn."""
@@ -188,15 +177,20 @@ class ChunkBuilder:
         """
         if frames is None:
             height, width = size or (0, 0)
-            row = self._row(previous, spoken, clip_grid(self.model.qwen_vision, self.settings, (height, width)), blind=True)
+            row = self._row(previous, spoken, self._grid((height, width)), blind=True)
             return self._sample(row, np.zeros((0, self.settings.frames, 3, height, width), np.uint8))
         if frames.shape[:3] != (len(spoken), self.settings.frames, 3):
             raise DataError(
                 f"frames of shape {frames.shape} for {len(spoken)} turns: expected {self.settings.frames} frames of 3 colours "
                 f"a turn."
             )
-        grid = clip_grid(self.model.qwen_vision, self.settings, frames.shape[3:])
+        grid = self._grid(frames.shape[3:])
         return self._sample(self._row(previous, spoken, grid), frames)
+
+    def _grid(self, size: Sequence[int]) -> ClipGrid:
+        """What the decoder sees of the clip of one turn whose frames have `size` (height, width) pixels."""
+        height, width = size
+        return self.model.vision.clip_grid(self.settings.frames, height, width, self.settings.fps)
 
     def _sample(self, row: "_Row", frames: np.ndarray) -> Sample:
         tokens, labels, pos_offset, pos_step = row.arrays()
@@ -218,15 +212,15 @@ class ChunkBuilder:
 
     def turns_length(self, previous: str, spoken: Sequence[Turn], size: tuple[int, int], *, blind: bool = False) -> int:
         """Tokens that `build` will make of these turns."""
-        return self._row(previous, spoken, clip_grid(self.model.qwen_vision, self.settings, size), blind).length
+        return self._row(previous, spoken, self._grid(size), blind).length
 
-    def _row(self, previous: str, spoken: Sequence[Turn], grid: Grid, blind: bool = False) -> "_Row":
+    def _row(self, previous: str, spoken: Sequence[Turn], grid: ClipGrid, blind: bool = False) -> "_Row":
         row = _Row(self.model.video_token_id if blind else None)
         write = self._published if self.settings.published else self._as_streamed
         write(row, previous, spoken, grid)
         return row
 
-    def _as_streamed(self, row: "_Row", previous: str, spoken: Sequence[Turn], grid: Grid) -> None:
+    def _as_streamed(self, row: "_Row", previous: str, spoken: Sequence[Turn], grid: ClipGrid) -> None:
         newline, end = self.encode("\n"), self.encode("<|im_end|>")
         row.tokens(self._prompt.opening(previous, keep=(self.settings.sink, self.settings.tail)))
         for number, turn in enumerate(spoken):
@@ -241,7 +235,7 @@ class ChunkBuilder:
             given = len(self.encode(turn.words[: turn.given])) if turn.given >= 0 else len(said)
             row.text(said, [IGNORED] * given + learned[given:])
 
-    def _advance(self, turn: Turn, grid: Grid) -> float:
+    def _advance(self, turn: Turn, grid: ClipGrid) -> float:
         """What the user's side of a turn adds to the position; turns with labels of one length are alike."""
         key = len(self.encode(label(turn.start, turn.end))), turn.query, grid
         if key not in self._advances:
@@ -249,7 +243,7 @@ class ChunkBuilder:
             self._advances[key] = float(np.sum(np.asarray(tokens.pos_step)[np.asarray(tokens.valid)]))
         return self._advances[key]
 
-    def _published(self, row: "_Row", previous: str, spoken: Sequence[Turn], grid: Grid) -> None:
+    def _published(self, row: "_Row", previous: str, spoken: Sequence[Turn], grid: ClipGrid) -> None:
         sink, tail, header = self.settings.sink, self.settings.tail, "<|im_start|>assistant\n"
         row.text(self.encode(f"<|im_start|>system\n{self.settings.system}<|im_end|>\n"))
         history = self.encode(f"<|im_start|>previous text\n{previous}<|im_end|>\n")
@@ -282,7 +276,7 @@ class _Row:
         learned = np.full(len(ids), IGNORED, np.int32) if labels is None else np.asarray(labels, np.int32)
         self._add(np.asarray(ids, np.int32), learned, np.zeros((3, len(ids)), np.float32), np.ones(len(ids), np.float32))
 
-    def clip(self, pad: int, grid: Grid) -> None:
+    def clip(self, pad: int, grid: ClipGrid) -> None:
         pos_offset, pos_step = vision_block((grid.t, grid.h, grid.w), grid.time_step)
         self._add(np.full(grid.patches, pad, np.int32), np.full(grid.patches, IGNORED, np.int32), pos_offset, pos_step)
 

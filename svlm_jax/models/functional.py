@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.decoder import Layer
-from svlm_jax.models.qwen2_vl.tower import VisionTower
-from svlm_jax.models.registry import MODULES
-from svlm_jax.models.vlm import VLM
+from svlm_jax.models.vlm import VLM, Tower
 
 Params: TypeAlias = dict[str, Any]
 
@@ -25,7 +24,7 @@ Params: TypeAlias = dict[str, Any]
 @functools.lru_cache(maxsize=32)
 def _skeleton(cfg: ModelConfig) -> tuple[nnx.GraphDef, Any]:
     """The structure of the module, and a dict of float32 shapes that its parameters have."""
-    build = MODULES[cfg.family]
+    build = registry.record(cfg).module
     graphdef, state = nnx.split(nnx.eval_shape(lambda: build(cfg, dtype=jnp.float32, rngs=nnx.Rngs(0))))
     return graphdef, nnx.to_pure_dict(state)
 
@@ -38,7 +37,7 @@ def abstract_params(cfg: ModelConfig, dtype: DTypeLike = jnp.float32) -> Params:
 
 def init_params(cfg: ModelConfig, key: jax.Array, dtype: DTypeLike = jnp.float32) -> Params:
     """Random parameters: matrices normal with deviation 1 / sqrt(inputs), norms 1, biases 0. Traceable."""
-    module = MODULES[cfg.family](cfg, dtype=dtype, rngs=nnx.Rngs(params=key))
+    module = registry.record(cfg).module(cfg, dtype=dtype, rngs=nnx.Rngs(params=key))
     return _named(nnx.to_pure_dict(nnx.state(module)))
 
 
@@ -76,8 +75,8 @@ def bind_layer(cfg: ModelConfig, params: Params) -> Layer:
     return nnx.merge(_layer(cfg), params)
 
 
-def bind_tower(cfg: ModelConfig, params: Params) -> VisionTower:
-    """The vision tower of a Qwen model over its own parameters; ConfigError for the other families."""
+def bind_tower(cfg: ModelConfig, params: Params) -> Tower:
+    """The vision tower over its own parameters, for training; ConfigError for families without a pass for that."""
     return nnx.merge(_tower(cfg), _numbered(params))
 
 
@@ -88,7 +87,9 @@ def _layer(cfg: ModelConfig) -> nnx.GraphDef:
 
 @functools.lru_cache(maxsize=32)
 def _tower(cfg: ModelConfig) -> nnx.GraphDef:
-    return nnx.split(nnx.eval_shape(lambda: VisionTower(cfg.qwen_vision, dtype=jnp.float32, rngs=nnx.Rngs(0))))[0]
+    registry.require(cfg, "train")
+    build = registry.record(cfg).module.tower
+    return nnx.split(nnx.eval_shape(lambda: build(cfg, dtype=jnp.float32, rngs=nnx.Rngs(0))))[0]
 
 
 def _named(tree: Any) -> Any:

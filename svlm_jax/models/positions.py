@@ -5,11 +5,12 @@ Streams derive their positions from the cache (`svlm_jax.cache`); these are for 
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from svlm_jax.errors import ConfigError
+from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.qwen2_vl.patches import Grid
 
@@ -27,7 +28,8 @@ def rope_positions(
 
     Text moves all axes by 1. A block of t x h x w merged cells that starts at position p has its cells at (p + τ, p + row,
     p + column), τ = floor(grid · tokens_per_second · second_per_grid) for the videos of models that count time, else the
-    index of the temporal grid. LLaVA-OneVision numbers visual tokens like words; its grids are neither needed nor looked at.
+    index of the temporal grid. Families that number visual tokens like words
+    (LLaVA-OneVision) neither need nor look at grids.
 
     Args:
       tokens: ids, with every image or video expanded to its pad tokens.
@@ -37,8 +39,9 @@ def rope_positions(
         its larger side ("spatial", what transformers 5 computes; the two differ for long, small videos).
     """
     ids = np.asarray(tokens)
-    if cfg.family == "llava_onevision":
+    if registry.record(cfg).positions == "words":
         return np.broadcast_to(np.arange(len(ids), dtype=np.float32), (3, len(ids)))
+    tower: Any = cfg.vision
     seconds = [1.0] * len(video_grids) if second_per_grid is None else list(second_per_grid)
     if len(seconds) != len(video_grids):
         raise ConfigError(f"second_per_grid has {len(seconds)} values, expected one for each of {len(video_grids)} videos.")
@@ -52,8 +55,8 @@ def rope_positions(
             continue
         left = length
         while left:  # blocks without a separator form one run of pads
-            grid, step = _next_block(kind, images, videos, cfg)
-            block = _block(grid, step, cfg.qwen_vision.spatial_merge_size)
+            grid, step = _next_block(kind, images, videos, tower)
+            block = _block(grid, step, tower.spatial_merge_size)
             left -= block.shape[1]
             if left < 0:
                 raise ConfigError(f"{length} {kind} tokens in a row do not hold whole blocks: one of grid {grid} is cut.")
@@ -70,9 +73,7 @@ def _runs(ids: np.ndarray, cfg: ModelConfig) -> Iterator[tuple[str, int]]:
         yield kind, sum(1 for _ in run)
 
 
-def _next_block(
-    kind: str, images: Iterator[Grid], videos: Iterator[tuple[Grid, float]], cfg: ModelConfig
-) -> tuple[Grid, float]:
+def _next_block(kind: str, images: Iterator[Grid], videos: Iterator[tuple[Grid, float]], tower: Any) -> tuple[Grid, float]:
     """The next grid of that kind, and how far one temporal grid moves the temporal position."""
     try:
         if kind == "image":
@@ -80,7 +81,7 @@ def _next_block(
         grid, seconds = next(videos)
     except StopIteration:
         raise ConfigError(f"the tokens hold more {kind}s than there are {kind} grids.") from None
-    per_second = cfg.qwen_vision.tokens_per_second
+    per_second = tower.tokens_per_second
     return grid, 1.0 if per_second is None else per_second * seconds
 
 

@@ -17,6 +17,16 @@ from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.decoder import Decoder
 
 
+class Tower(nnx.Module):
+    """A vision tower that makes embeddings of the decoder's width out of pixels, all by itself."""
+
+    def encode(
+        self, frames: UInt8[Array, "B F 3 height width"], implementation: Implementation = "auto"
+    ) -> Float[Array, "B M D"]:
+        """One clip a stream -> its embeddings, in the order of its tokens."""
+        raise NotImplementedError
+
+
 class VLM(nnx.Module):
     """Pure: methods read parameters and arguments, and return everything that changes. Made by `functional.bind`."""
 
@@ -24,6 +34,11 @@ class VLM(nnx.Module):
     decoder: Decoder
 
     def __init__(self, cfg: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def tower(cls, cfg: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> Tower:
+        """The tower that `visual` is, of families that can be trained."""
         raise NotImplementedError
 
     def encode_video(

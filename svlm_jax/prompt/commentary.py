@@ -16,6 +16,7 @@ from svlm_jax.cache.positions import vision_block
 from svlm_jax.cache.ring import Role, Tokens
 from svlm_jax.cache.window import TurnIds
 from svlm_jax.errors import ConfigError
+from svlm_jax.models.config import ClipGrid
 
 QUERY = "Commentate on what happens in the video."
 SYSTEM = "You are a helpful assistant."
@@ -28,20 +29,6 @@ Piece = tuple[Sequence[int], Role, int]  # ids, role, chunk index: 0 = this chun
 def label(start: float, end: float) -> str:
     """The time label of a chunk, in seconds of the stream."""
     return f"Time={start:.1f}-{end:.1f}s"
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """The clip of one chunk as the language model sees it: merged cells (t, h, w), and positions between two t."""
-
-    t: int
-    h: int
-    w: int
-    time_step: float
-
-    @property
-    def patches(self) -> int:
-        return self.t * self.h * self.w
 
 
 class PromptBuilder:
@@ -96,7 +83,7 @@ class PromptBuilder:
             ]
         )
 
-    def turn(self, start: float, end: float, grid: Grid, query: str | None = None) -> Tokens:
+    def turn(self, start: float, end: float, grid: ClipGrid, query: str | None = None) -> Tokens:
         """The user turn of the chunk [start, end) and the opening of its reply, padded to `turn_length(grid)`."""
         asked = self.encode(query) if query else []
         if len(asked) > self.max_query:
@@ -116,12 +103,12 @@ class PromptBuilder:
         ]
         return pad(self._build(pieces, grid), self.turn_length(grid))
 
-    def turn_length(self, grid: Grid) -> int:
+    def turn_length(self, grid: ClipGrid) -> int:
         """The static length of a turn."""
         fixed = sum(len(ids) for ids in self._parts.values()) + len(self._vision_start) + len(self._vision_end)
         return fixed + self.label_length + grid.patches + self.max_query
 
-    def _build(self, pieces: Iterable[Piece], grid: Grid | None = None) -> Tokens:
+    def _build(self, pieces: Iterable[Piece], grid: ClipGrid | None = None) -> Tokens:
         token = np.concatenate([np.asarray(ids, np.int32) for ids, _, _ in pieces])
         role = np.concatenate([np.full(len(ids), role, np.int32) for ids, role, _ in pieces])
         chunk_index = np.concatenate([np.full(len(ids), chunk_index, np.int32) for ids, _, chunk_index in pieces])

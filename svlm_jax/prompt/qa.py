@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from svlm_jax.errors import ConfigError
-from svlm_jax.models.config import ModelConfig, VisionConfig
+from svlm_jax.models import registry
+from svlm_jax.models.config import ModelConfig
 
 LETTERS = string.ascii_uppercase
 CHOOSE = "Answer with the option's letter from the given choices directly."
@@ -82,8 +83,9 @@ class Dialogue:
         self.model, self.encode, self.system = model, encode, system
         # The video stands between marks, or ends with a newline of its own (the embedding that `VLM.newline` gives it).
         self.marks: tuple[list[int], list[int]] = [], [model.video_token_id, *encode("\n")]
-        if isinstance(model.vision, VisionConfig):
-            self.marks = encode("<|vision_start|>"), encode("<|vision_end|>")
+        layout = registry.record(model).layout
+        if layout.before is not None and layout.after is not None:
+            self.marks = encode(layout.before), encode(layout.after)
         (im_end,) = encode("<|im_end|>")
         self.stop = tuple(sorted({im_end, *stop}))
 
@@ -122,30 +124,18 @@ class Dialogue:
     @property
     def frames_a_grid(self) -> int:
         """Frames that make up one temporal grid."""
-        vision = self.model.vision
-        return vision.temporal_patch_size if isinstance(vision, VisionConfig) else 1
+        return self.model.vision.grid_frames
 
     def clip_grid(self, clip: Sequence[int], fps: float) -> tuple[tuple[int, int, int], float]:
         """Tokens of a clip (F, channels, height, width) as (t, rows, columns), and positions between two t (0: 1-D positions).
 
         Raises ConfigError for frames or sides that do not split into tokens.
         """
-        vision, (count, _, height, width) = self.model.vision, clip
-        if not isinstance(vision, VisionConfig):
-            if (height, width) != (vision.image_size, vision.image_size):
-                side = vision.image_size
-                raise ConfigError(f"frames of {height}x{width} pixels: expected {side}x{side}, one tile of the model")
-            return (count, 1, vision.clip_tokens(1, height, width)), 0.0
-        cell, pair = vision.patch_size * vision.spatial_merge_size, vision.temporal_patch_size
-        if count % pair or height % cell or width % cell:
-            raise ConfigError(
-                f"a clip of {count} frames of {height}x{width} pixels: expected a multiple of {pair} frames, and sides that "
-                f"are multiples of {cell}"
-            )
-        step = vision.tokens_per_second * pair / fps if vision.tokens_per_second else 1.0
-        return (count // pair, height // cell, width // cell), step
+        count, _, height, width = clip
+        grid = self.model.vision.clip_grid(count, height, width, fps)
+        return (grid.t, grid.h, grid.w), grid.time_step
 
     def source_options(self) -> dict[str, Any]:
         """How `open_source` must read for this model, beyond its defaults."""
-        vision = self.model.vision
-        return {} if isinstance(vision, VisionConfig) else {"size": (vision.image_size,) * 2, "factor": vision.image_size}
+        side = getattr(self.model.vision, "image_size", None)
+        return {} if side is None else {"size": (side, side), "factor": side}

@@ -12,7 +12,7 @@ from svlm_jax.cache.ring import Role
 from svlm_jax.cache.window import Lengths, WindowConfig, ring_shape, slots_by_role
 from svlm_jax.checkpoint import hf
 from svlm_jax.engine.sampling import Sampling
-from svlm_jax.models import functional
+from svlm_jax.models import functional, registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.presets import preset
 from svlm_jax.prompt.commentary import QUERY, PromptBuilder
@@ -58,7 +58,7 @@ def describe(model: str, *, revision: str | None = None) -> tuple[ModelConfig, L
     if model != hf.EMBEDDED and "/" not in model and not Path(model).exists():
         return preset(model), QWEN_LENGTHS
     folder = hf.resolve(model, revision=revision, files=("config.json", "preprocessor_config.json", "tokenizer.json"))
-    config = ModelConfig.from_hf(folder)
+    config = registry.config_from_hf(folder)
     if not (folder / "tokenizer.json").exists():
         return config, QWEN_LENGTHS
     encode = Tokenizer(folder / "tokenizer.json").encode

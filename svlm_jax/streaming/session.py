@@ -25,8 +25,10 @@ from svlm_jax.errors import CheckpointError, ConfigError, StreamError
 from svlm_jax.host.devices import device_memory
 from svlm_jax.host.json_files import read_object
 from svlm_jax.host.schema import ListOf, Number, Object, Record, Text, Whole
+from svlm_jax.models import registry
+from svlm_jax.models.config import ClipGrid
 from svlm_jax.models.functional import Params
-from svlm_jax.prompt.commentary import MARKER, Grid, PromptBuilder, pieces
+from svlm_jax.prompt.commentary import MARKER, PromptBuilder, pieces
 from svlm_jax.streaming.caption import Caption, Timing
 from svlm_jax.video.chunk import Chunk
 from svlm_jax.video.source import Source, open_source
@@ -70,7 +72,7 @@ class Session:
         self._config: compiled.StepConfig | None = None
         self._state: StreamState | None = None
         self._limits: dict[str, int] = {}
-        self._grids: set[Grid] = set()
+        self._grids: set[ClipGrid] = set()
 
     @property
     def config(self) -> compiled.StepConfig:
@@ -198,19 +200,12 @@ class Session:
 
     # ------------------------------------------------------------------------------------------- the cache
 
-    def _grid(self, frames: np.ndarray) -> Grid:
-        vision = self.vlm.config.qwen_vision
-        cell = vision.patch_size * vision.spatial_merge_size
+    def _grid(self, frames: np.ndarray) -> ClipGrid:
+        registry.require(self.vlm.config, "watch")
         count, _, height, width = frames.shape
-        if count % vision.temporal_patch_size or height % cell or width % cell:
-            raise ConfigError(
-                f"a chunk of {count} frames of {height}x{width} pixels: expected a multiple of {vision.temporal_patch_size} "
-                f"frames, and sides that are multiples of {cell}"
-            )
-        step = vision.tokens_per_second * vision.temporal_patch_size / self.settings.fps if vision.tokens_per_second else 1.0
-        return Grid(count // vision.temporal_patch_size, height // cell, width // cell, step)
+        return self.vlm.config.vision.clip_grid(count, height, width, self.settings.fps)
 
-    def _build(self, grid: Grid, clip_shape: tuple[int, ...]) -> None:
+    def _build(self, grid: ClipGrid, clip_shape: tuple[int, ...]) -> None:
         """Chooses the capacity from the window and the first picture, and puts the opening into a fresh cache."""
         settings = self.settings
         opening = self._opening()
@@ -283,7 +278,7 @@ class Session:
     def _reset_due(self) -> bool:
         return self.chunks > 0 and self._rounds_to_reset() > 0 and self._round() == 0
 
-    def _check(self, grid: Grid, chunk: Chunk) -> None:
+    def _check(self, grid: ClipGrid, chunk: Chunk) -> None:
         if grid in self._grids:
             return
         block = self.config.ring.block
@@ -321,7 +316,7 @@ class Session:
             json.dumps(
                 {
                     "format": FORMAT,
-                    "model": self.vlm.config.to_hf(),
+                    "model": registry.config_to_hf(self.vlm.config),
                     "dtype": str(self.vlm.dtype),
                     "settings": self.settings.to_json(),
                     "sampling": dataclasses.asdict(self.sampling),
@@ -347,7 +342,7 @@ class Session:
         saved = Record(read_object(path, CheckpointError), str(path), CheckpointError)
         if saved.get("format", Whole()) != FORMAT:
             raise CheckpointError(f"{folder}: saved in format {saved.get('format', Whole())}, expected {FORMAT}")
-        model, dtype = json.loads(json.dumps(vlm.config.to_hf())), str(vlm.dtype)
+        model, dtype = json.loads(json.dumps(registry.config_to_hf(vlm.config))), str(vlm.dtype)
         if (saved.get("model", Object()), saved.get("dtype", Text())) != (model, dtype):
             raise CheckpointError(f"{folder}: this stream was saved with another model or dtype than {vlm.name}, {dtype}")
         settings = StreamSettings.from_json(saved.get("settings", Object()), f"{path}, settings")

@@ -144,7 +144,8 @@ class FactSamples:
     def _positions(self, number: int, tokens: np.ndarray) -> np.ndarray:
         """(3, T) float32; the temporal grids of a clip that is spread lie further apart, the text behind them further on."""
         model, settings = self._dialogue.model, self._settings
-        merge, (rows, columns) = model.qwen_vision.spatial_merge_size, self._cells
+        rows, columns = self._cells
+        merge = round(model.vision.clip_patches(1) ** 0.5)
         grid = self._grids, rows * merge, columns * merge
         positions = rope_positions(tokens, model, video_grids=[grid], second_per_grid=[self.frames / settings.fps])
         rng = np.random.default_rng([self._seed, number, 1])

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from svlm_jax.checkpoint import orbax_io
 from svlm_jax.errors import CheckpointError
+from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.flat_params import Flat
 from svlm_jax.train.state import TrainState
@@ -36,7 +37,8 @@ class Identity:
 
     def to_json(self) -> dict[str, Any]:
         # Through JSON and back, so that tuples compare equal to the lists that are read.
-        return json.loads(json.dumps({"model": self.model.to_hf(), "frozen": self.frozen, "config": self.config}, default=str))
+        model = registry.config_to_hf(self.model)
+        return json.loads(json.dumps({"model": model, "frozen": self.frozen, "config": self.config}, default=str))
 
 
 def checksum(frozen: Flat) -> float:

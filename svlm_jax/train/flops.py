@@ -36,7 +36,7 @@ def peak(device: jax.Device) -> float | None:
 def count(config: ModelConfig, partition: Partition, batch: Batch) -> float:
     """Operations of one micro-batch of these shapes, over all devices. The head counts for all tokens."""
     rows, tokens = batch.tokens.shape
-    text, vision = config.text, config.qwen_vision
+    text, vision = config.text, config.vision
     flat = abstract_flat(config)
     matrices = {path: math.prod(leaf.shape) for path, leaf in flat.items() if path.endswith("weight") and len(leaf.shape) > 1}
     decoder = (
@@ -53,13 +53,6 @@ def count(config: ModelConfig, partition: Partition, batch: Batch) -> float:
     if not learns_decoder:  # the products of attention have no weights: both their sides need gradients
         total += attention
     _, clips, frames, _, height, width = batch.frames.shape
-    patches = frames // vision.temporal_patch_size * (height // vision.patch_size) * (width // vision.patch_size)
-    inner = patches // max(frames // vision.temporal_patch_size, 1)
-    seen = 2 * tower * patches + 4 * vision.hidden_size * patches * inner * _full_share(config)
+    patches = vision.clip_patches(vision.clip_tokens(frames, height, width))
+    seen = 2 * tower * patches + 4 * vision.hidden_size * vision.clip_pairs(frames, height, width)
     return total + (3 if learns_tower else 1) * rows * clips * seen
-
-
-def _full_share(config: ModelConfig) -> int:
-    """Blocks of the tower that attend to whole pictures; windows are too small to count."""
-    vision = config.qwen_vision
-    return len(vision.fullatt_block_indexes) if vision.window_size else vision.depth

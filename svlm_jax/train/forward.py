@@ -22,7 +22,6 @@ from svlm_jax.models import flat_params, functional, rope
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.flat_params import Flat
 from svlm_jax.models.layers import rms_norm
-from svlm_jax.models.qwen2_vl.patches import patchify
 from svlm_jax.models.vlm import place
 from svlm_jax.sharding import AXES, ROWS, P
 from svlm_jax.train import lora
@@ -90,10 +89,8 @@ def _see(config: ModelConfig, compute: Compute, tower: Flat, clips: jax.Array, l
     """uint8 clips (n, F, 3, height, width) -> their embeddings (n, M, D)."""
 
     def see(clips: jax.Array, tower: Flat) -> jax.Array:
-        patches, (t, h, w) = patchify(clips, config.qwen_vision)
         module = functional.bind_tower(config, flat_params.nest(tower, flat_params.TOWER))
-        merged = module(patches.reshape(-1, patches.shape[-1]), (len(clips) * t, h, w), compute.attention)
-        return merged.reshape(len(clips), -1, merged.shape[-1])
+        return module.encode(clips, compute.attention)
 
     if not learns:
         tower = lax.stop_gradient(tower)

@@ -19,7 +19,7 @@ from svlm_jax.checkpoint.export import export
 from svlm_jax.data.chunks import Batch, ChunkBuilder, blank_sample
 from svlm_jax.data.pipeline import Pipeline
 from svlm_jax.data.samples import AnnotatedVideos, Samples
-from svlm_jax.models import flat_params
+from svlm_jax.models import flat_params, registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.flat_params import Flat
 from svlm_jax.models.presets import PRESETS, preset
@@ -128,7 +128,7 @@ class Source:
         if source.architecture is not None:
             return cls(source.architecture, Path(source.tokenizer or ".").expanduser(), None)
         folder = hf.resolve(source.checkpoint or "")
-        return cls(ModelConfig.from_hf(folder), folder, folder)
+        return cls(registry.config_from_hf(folder), folder, folder)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:

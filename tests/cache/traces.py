@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from svlm_jax.cache import positions, ring, window
 from svlm_jax.cache.ring import RingShape, Role, Slots, Tokens, Window
+from svlm_jax.models.config import ClipGrid
 from svlm_jax.prompt import commentary as prompt
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
@@ -128,8 +129,8 @@ def replay(run: dict, programs) -> list[str]:
         *(np.int32(run[k]) if cut else np.int32(window.NEVER if k == "sink" else 1) for k in ("sink", "tail")),
         native=np.bool_(False), published_marker_cut=np.int32(run["marker"]),
     )  # fmt: skip
-    grid = prompt.Grid(1, 1, run["patches"], 2.0)
-    length = build.turn_length(prompt.Grid(1, 1, PATCHES, 2.0))
+    grid = ClipGrid(1, 1, run["patches"], 2.0)
+    length = build.turn_length(ClipGrid(1, 1, PATCHES, 2.0))
     stream = empty()
     stream = opening(stream, limits, prompt.pad(build.opening(run["previous"]), OPENING))
     wrong = []

@@ -15,7 +15,6 @@ from svlm_jax.data.chunks import (
     ChunkSettings,
     Turn,
     blank_sample,
-    clip_grid,
     pad_sample,
     stack,
     turns,
@@ -66,7 +65,7 @@ def test_a_sample_is_what_a_stream_would_be_fed(tokenizer, sink, tail, query):
     settings = ChunkSettings(sink=sink, tail=tail, query=query)
     sample = ChunkBuilder(encode, MODEL, settings)(CLIP, frames())
     prompt = PromptBuilder(encode, MODEL.video_token_id, max_query=20)
-    grid = clip_grid(MODEL.vision, settings, SIZE)
+    grid = MODEL.vision.clip_grid(settings.frames, *SIZE, settings.fps)
     assert (grid.t, grid.h, grid.w, grid.time_step) == (1, 1, 2, 2.0)
     said = [" red goal ...", " now ...", " ..."]
     parts = [prompt.opening(CLIP.previous, keep=(sink, tail))]

@@ -13,7 +13,7 @@ import pytest
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.random import random_config
 from svlm_jax.data.images import image_tile, image_tiles
-from svlm_jax.models import functional
+from svlm_jax.models import functional, registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.functional import Params
 from svlm_jax.models.llava_onevision.anyres import image_tokens
@@ -56,7 +56,7 @@ def build(cfg: ModelConfig) -> tuple[Any, hf.Checkpoint]:
     """The model of `transformers`, and the same weights written by it and read by us."""
     pytest.importorskip("torch").set_num_threads(1)
     transformers = pytest.importorskip("transformers")
-    raw = cfg.to_hf()
+    raw = registry.config_to_hf(cfg)
     model = transformers.LlavaOnevisionForConditionalGeneration(transformers.LlavaOnevisionConfig.from_dict(raw))
     model = oracle.randomise(model, 0)
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ import pytest
 
 from svlm_jax.checkpoint.random import random_config
 from svlm_jax.errors import CheckpointError, ConfigError
-from svlm_jax.models.config import ModelConfig
+from svlm_jax.models import registry
 
 FAMILIES = ("qwen2_5_vl", "qwen2_vl", "llava_onevision")
 TEXT_FIELDS = (
@@ -48,8 +48,8 @@ def nested(raw):
 def test_reads_what_it_writes(family, layout, tied):
     cfg = random_config(family)
     cfg = dataclasses.replace(cfg, text=dataclasses.replace(cfg.text, tie_word_embeddings=tied, rope_theta=5e5))
-    assert ModelConfig.from_hf(layout(cfg.to_hf())) == cfg
-    assert hash(ModelConfig.from_hf(cfg.to_hf())) == hash(cfg)
+    assert registry.config_from_hf(layout(registry.config_to_hf(cfg))) == cfg
+    assert hash(registry.config_from_hf(registry.config_to_hf(cfg))) == hash(cfg)
 
 
 def test_published_files_are_understood():
@@ -95,7 +95,7 @@ def test_published_files_are_understood():
         "vision_start_token_id": 151652,
         "vocab_size": 152064,
     }
-    cfg = ModelConfig.from_hf(raw)
+    cfg = registry.config_from_hf(raw)
     assert (cfg.text.head_dim, cfg.text.num_layers, cfg.text.mrope_section) == (128, 28, (16, 24, 24))
     assert (cfg.vision.head_dim, cfg.vision.tokens_per_second, cfg.vision.fullatt_block_indexes) == (80, 2.0, (7, 15, 23, 31))
 
@@ -142,7 +142,7 @@ def test_published_llava_files_are_understood():
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "full",
     }
-    cfg = ModelConfig.from_hf(raw)
+    cfg = registry.config_from_hf(raw)
     assert (cfg.text.head_dim, cfg.text.num_layers, cfg.text.mrope_section) == (128, 28, (64, 0, 0))
     assert (cfg.text.rms_norm_eps, cfg.text.rope_theta) == (1e-6, 1e6)
     assert (cfg.vision.head_dim, cfg.vision.feature_layers, cfg.vision.max_tiles) == (72, (26,), 9)
@@ -151,10 +151,10 @@ def test_published_llava_files_are_understood():
 
 
 def test_pixel_statistics_come_from_the_preprocessor(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(random_config("qwen2_vl").to_hf()))
-    assert ModelConfig.from_hf(tmp_path).vision.image_mean[0] == 0.48145466
+    (tmp_path / "config.json").write_text(json.dumps(registry.config_to_hf(random_config("qwen2_vl"))))
+    assert registry.config_from_hf(tmp_path).vision.image_mean[0] == 0.48145466
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 4]}))
-    vision = ModelConfig.from_hf(tmp_path).vision
+    vision = registry.config_from_hf(tmp_path).vision
     assert (vision.image_mean, vision.image_std) == ((0.1, 0.2, 0.3), (1.0, 2.0, 4.0))
 
 
@@ -212,19 +212,19 @@ def without(name):
 )
 def test_unusable_files_are_named(edit, names):
     with pytest.raises(CheckpointError, match=names):
-        ModelConfig.from_hf(edit(random_config("qwen2_5_vl").to_hf()))
+        registry.config_from_hf(edit(registry.config_to_hf(random_config("qwen2_5_vl"))))
 
 
 def test_folder_without_config(tmp_path):
     with pytest.raises(CheckpointError, match=r"holds no config\.json"):
-        ModelConfig.from_hf(tmp_path)
+        registry.config_from_hf(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", ""])
 def test_broken_json(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        ModelConfig.from_hf(tmp_path)
+        registry.config_from_hf(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_impossible_values_of_siglip_are_named(field, value, names):
 
 def test_a_tower_of_another_family_is_named():
     with pytest.raises(ConfigError, match="VisionConfig, but the family llava_onevision needs a SiglipConfig"):
-        dataclasses.replace(random_config("llava_onevision"), vision=random_config("qwen2_vl").vision)
+        registry.record(dataclasses.replace(random_config("llava_onevision"), vision=random_config("qwen2_vl").vision))
 
 
 def change_vision(**fields):
@@ -269,4 +269,4 @@ def change_vision(**fields):
 )
 def test_unusable_llava_files_are_named(edit, names):
     with pytest.raises((CheckpointError, ConfigError), match=names):
-        ModelConfig.from_hf(edit(random_config("llava_onevision").to_hf()))
+        registry.config_from_hf(edit(registry.config_to_hf(random_config("llava_onevision"))))

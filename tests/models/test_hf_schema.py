@@ -6,7 +6,7 @@ import pytest
 
 from svlm_jax.checkpoint.random import random_config
 from svlm_jax.errors import CheckpointError, SvlmError
-from svlm_jax.models.config import ModelConfig
+from svlm_jax.models import registry
 from svlm_jax.models.hf_schema import checked_config, read_processor, tied_inside
 
 
@@ -14,24 +14,24 @@ from svlm_jax.models.hf_schema import checked_config, read_processor, tied_insid
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), True, 0.5, 10**400, "8", [8], -1, 2**40])
 @pytest.mark.parametrize("field", ["num_hidden_layers", "vocab_size"])
 def test_a_count_is_a_whole_number_in_range(family, field, value):
-    raw = random_config(family).to_hf()
+    raw = registry.config_to_hf(random_config(family))
     raw.get("text_config", raw)[field] = value
     with pytest.raises(CheckpointError, match=rf"field '{field}' is .*: expected a whole number from 1 to"):
-        ModelConfig.from_hf(raw)
+        registry.config_from_hf(raw)
 
 
 def test_fields_inside_are_named_with_their_place():
-    raw = random_config("qwen2_5_vl").to_hf()
+    raw = registry.config_to_hf(random_config("qwen2_5_vl"))
     raw["vision_config"]["fullatt_block_indexes"] = [1, float("inf")]
     with pytest.raises(CheckpointError, match=r"config.json, vision_config, field 'fullatt_block_indexes\[1\]' is inf"):
-        ModelConfig.from_hf(raw)
+        registry.config_from_hf(raw)
 
 
 def test_null_is_absent():
-    raw = random_config("qwen2_5_vl").to_hf()
-    plain = ModelConfig.from_hf(raw)
+    raw = registry.config_to_hf(random_config("qwen2_5_vl"))
+    plain = registry.config_from_hf(raw)
     raw["vision_config"]["temporal_patch_size"] = None
-    assert ModelConfig.from_hf({**raw, "text_config": {"rms_norm_eps": None}, "max_position_embeddings": None}) == plain
+    assert registry.config_from_hf({**raw, "text_config": {"rms_norm_eps": None}, "max_position_embeddings": None}) == plain
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,16 @@ def test_null_is_absent():
     [(False, True, False), (True, False, True), (None, True, True), (None, None, False), (False, None, False)],
 )
 def test_the_outer_tie_counts_where_it_is_given(outer, inner, tied):
-    raw = random_config("llava_onevision").to_hf()
+    raw = registry.config_to_hf(random_config("llava_onevision"))
     raw["tie_word_embeddings"], raw["text_config"]["tie_word_embeddings"] = outer, inner
-    assert ModelConfig.from_hf(raw).text.tie_word_embeddings is tied
+    assert registry.config_from_hf(raw).text.tie_word_embeddings is tied
     assert tied_inside(raw) is bool(inner)
 
 
 def test_quantized_weights_and_sliding_layers_are_refused():
-    raw = random_config("qwen2_5_vl").to_hf()
+    raw = registry.config_to_hf(random_config("qwen2_5_vl"))
     with pytest.raises(CheckpointError, match=r"quantized \('awq'\), which is not supported"):
-        ModelConfig.from_hf({**raw, "quantization_config": {"quant_method": "awq", "bits": 4}})
+        registry.config_from_hf({**raw, "quantization_config": {"quant_method": "awq", "bits": 4}})
     with pytest.raises(CheckpointError, match="layer_types 'sliding_attention'"):
         checked_config({**raw, "layer_types": ["full_attention", "sliding_attention"]})
 
@@ -56,7 +56,7 @@ def test_quantized_weights_and_sliding_layers_are_refused():
 def test_an_adapter_is_named(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="an adapter"):
-        ModelConfig.from_hf(tmp_path)
+        registry.config_from_hf(tmp_path)
 
 
 def statistics(mean, **more):
@@ -74,10 +74,10 @@ def statistics(mean, **more):
     ],
 )
 def test_every_layout_of_processors_is_read(tmp_path, files, mean):
-    (tmp_path / "config.json").write_text(json.dumps(random_config("qwen2_5_vl").to_hf()))
+    (tmp_path / "config.json").write_text(json.dumps(registry.config_to_hf(random_config("qwen2_5_vl"))))
     for name, fields in files.items():
         (tmp_path / name).write_text(json.dumps(fields))
-    assert ModelConfig.from_hf(tmp_path).vision.image_mean == (mean,) * 3
+    assert registry.config_from_hf(tmp_path).vision.image_mean == (mean,) * 3
 
 
 @pytest.mark.parametrize("change", [{"do_normalize": False}, {"rescale_factor": 1.0}, {"image_std": [0.5, False, 0.5]}])
@@ -98,4 +98,4 @@ def test_what_transformers_writes_is_read(tmp_path):
 def test_hostile_json_is_a_sentence(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(SvlmError, match=r"config\.json"):
-        ModelConfig.from_hf(tmp_path)
+        registry.config_from_hf(tmp_path)

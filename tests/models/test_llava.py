@@ -206,4 +206,4 @@ def test_captions_need_a_qwen_model(tmp_path, capsys):
     assert cli.main(["watch", str(clip), "--model", str(checkpoints.tiny("llava_onevision")), "--no-live"]) == 2
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1, complaint
-    assert complaint.startswith("svlm: this works with Qwen2-VL and Qwen2.5-VL alone, but the model is a llava_onevision")
+    assert complaint.startswith("svlm: the model is a llava_onevision, which cannot watch: expected one of qwen2_5_vl")

@@ -16,8 +16,7 @@ from svlm_jax.engine.answer import QuestionState
 from svlm_jax.engine.remember import Clip
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import ConfigError, StreamError
-from svlm_jax.models import functional
-from svlm_jax.models.config import Family
+from svlm_jax.models import functional, registry
 from svlm_jax.models.positions import rope_positions
 from svlm_jax.streaming import qa_session as recall_module
 from svlm_jax.streaming.qa_session import QASession, QASettings
@@ -82,7 +81,7 @@ def tokens(stream) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=[] if name == "qwen2_5_vl" else pytest.mark.slow) for name in get_args(Family)]
+    "family", [pytest.param(name, marks=[] if name == "qwen2_5_vl" else pytest.mark.slow) for name in registry.FAMILIES]
 )
 def test_full_equals_plain_attention_over_everything(family):
     """Clip by clip into the memory, the last one cut short: the logits of the whole conversation run at once."""
@@ -205,7 +204,7 @@ def test_a_hundred_thousand_frames():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", get_args(Policy))
-@pytest.mark.parametrize("family", get_args(Family))
+@pytest.mark.parametrize("family", registry.FAMILIES)
 def test_every_family_works_with_every_memory(family, policy):
     """Seven chunks into a memory of four, the last clip still open: what is kept, what is read, and an answer."""
     size = SIZE if family != "llava_onevision" else (model(family).config.vision.image_size,) * 2

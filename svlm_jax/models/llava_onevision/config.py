@@ -1,17 +1,18 @@
 """The vision half of LLaVA-OneVision: SigLIP's tower, the projector behind it, and the tiles that an image is cut into.
 
-Read from and written to the `config.json` of `LlavaOnevisionForConditionalGeneration`.
+Both halves are read from and written to the `config.json` of `LlavaOnevisionForConditionalGeneration`.
 """
 
 import dataclasses
+import math
 import re
-from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from svlm_jax.errors import CheckpointError
+from svlm_jax.errors import CheckpointError, ConfigError
 from svlm_jax.host.checks import require, require_positive, require_statistics
+from svlm_jax.models.config import ClipGrid, ModelConfig
+from svlm_jax.models.hf_fields import Raw, read_text, text_fields, write_text
 
-Raw = Mapping[str, Any]
 Activation = Literal["gelu", "gelu_pytorch_tanh"]  # x · Φ(x), and its approximation by tanh
 
 # What SigLIP's images were normalised with; the processors of LLaVA-OneVision on the hub say the same.
@@ -83,9 +84,19 @@ class SiglipConfig:
         return self.hidden_size // self.num_heads
 
     @property
+    def patch_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of one patch."""
+        return self.in_channels, self.patch_size, self.patch_size
+
+    @property
     def patch_values(self) -> int:
-        """Numbers in one flattened patch: channels x rows x columns."""
-        return self.in_channels * self.patch_size**2
+        """Numbers in one flattened patch."""
+        return math.prod(self.patch_shape)
+
+    @property
+    def grid_frames(self) -> int:
+        """Frames that share one temporal grid."""
+        return 1
 
     @property
     def side(self) -> int:
@@ -97,6 +108,13 @@ class SiglipConfig:
         """Tokens along a side of a video's frame."""
         return -(-self.side // 2)
 
+    def clip_grid(self, frames: int, height: int, width: int, fps: float) -> ClipGrid:
+        """The grid of a clip, whose tokens are numbered like words; ConfigError unless its frames are one tile each."""
+        if (height, width) != (self.image_size,) * 2:
+            side = self.image_size
+            raise ConfigError(f"frames of {height}x{width} pixels: expected {side}x{side}, one tile of the model")
+        return ClipGrid(frames, 1, self.pooled_side**2, 0.0)
+
     def clip_tokens(self, frames: int, height: int, width: int) -> int:
         """Tokens of a clip, whatever the size of its frames: they are resized to one tile."""
         return frames * self.pooled_side**2
@@ -105,8 +123,63 @@ class SiglipConfig:
         """Patches that the tower looks at for so many tokens of video."""
         return tokens // self.pooled_side**2 * self.side**2
 
+    def clip_pairs(self, frames: int, height: int, width: int) -> int:
+        """Pairs of patches that attend to each other, over all blocks."""
+        return self.depth * frames * self.side**4
 
-def read(raw: Raw, text_width: int, preprocessor: Raw) -> SiglipConfig:
+
+def read_config(family: str, raw: Raw, preprocessor: Raw) -> ModelConfig:
+    """A parsed config.json and preprocessor_config.json ({} if there is none).
+
+    Raises CheckpointError for what is not supported, KeyError for a field that has no default.
+    """
+    fields = text_fields(raw)
+    # Published files leave out what equals the defaults of Qwen2. Positions have one axis.
+    half = int(fields["hidden_size"]) // int(fields["num_attention_heads"]) // 2
+    text = read_text({"rms_norm_eps": 1e-6, **raw}, mrope_section=(half, 0, 0))
+    # Called "index" in every published file.
+    names = {"image_token_id": ("image_token_index", 151646), "video_token_id": ("video_token_index", 151647)}
+    ids = {name: int(raw.get(index, raw.get(name, default))) for name, (index, default) in names.items()}
+    return ModelConfig(
+        family=family,
+        text=text,
+        vision=read_vision(raw, text.hidden_size, preprocessor),
+        vision_start_token_id=None,
+        vision_end_token_id=None,
+        **ids,
+    )
+
+
+def write_config(cfg: ModelConfig) -> dict[str, Any]:
+    """What `read_config` reads, but for the pixel statistics."""
+    return {
+        # Known from generation_config.json; without these lines transformers puts in its own.
+        "text_config": {**write_text(cfg.text), "model_type": "qwen2", "bos_token_id": None, "eos_token_id": None},
+        "image_token_index": cfg.image_token_id,
+        "video_token_index": cfg.video_token_id,
+        **write_vision(tower(cfg)),
+    }
+
+
+def preprocessor_fields(cfg: ModelConfig) -> dict[str, Any]:
+    """preprocessor_config.json of an exported model."""
+    vision = tower(cfg)
+    return {
+        "image_processor_type": "LlavaOnevisionImageProcessor",
+        "size": {"height": vision.image_size, "width": vision.image_size},
+        "image_grid_pinpoints": [list(point) for point in vision.grid_pinpoints],
+        "image_mean": list(vision.image_mean),
+        "image_std": list(vision.image_std),
+    }
+
+
+def tower(cfg: ModelConfig) -> SiglipConfig:
+    """The tower's configuration of a model that `registry.record` has checked."""
+    assert isinstance(cfg.vision, SiglipConfig), "registry.record checks it"
+    return cfg.vision
+
+
+def read_vision(raw: Raw, text_width: int, preprocessor: Raw) -> SiglipConfig:
     """The vision half of a parsed config.json; fields that it lacks have the defaults of `transformers`.
 
     Raises CheckpointError for what is not supported, KeyError for a field that has no default.
@@ -150,8 +223,8 @@ def read(raw: Raw, text_width: int, preprocessor: Raw) -> SiglipConfig:
     )
 
 
-def write(cfg: SiglipConfig) -> dict[str, Any]:
-    """The fields of config.json that `read` reads, but for the pixel statistics."""
+def write_vision(cfg: SiglipConfig) -> dict[str, Any]:
+    """The fields of config.json that `read_vision` reads, but for the pixel statistics."""
     layers = [i - cfg.depth - 1 for i in cfg.feature_layers]
     return {
         "vision_config": {

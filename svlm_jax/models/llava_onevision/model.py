@@ -22,7 +22,7 @@ from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.decoder import Decoder
 from svlm_jax.models.layers import Linear, scaled_normal
 from svlm_jax.models.llava_onevision.anyres import Size, tiling
-from svlm_jax.models.llava_onevision.config import SiglipConfig
+from svlm_jax.models.llava_onevision.config import SiglipConfig, tower
 from svlm_jax.models.llava_onevision.tower import ACTIVATIONS, SiglipTower, patchify
 from svlm_jax.models.vlm import VLM
 
@@ -45,10 +45,9 @@ class LlavaOnevision(VLM):
     """See the top of this file. Pictures come as uint8 tiles of `cfg.vision.image_size`, see `data.images`."""
 
     def __init__(self, cfg: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        assert isinstance(cfg.vision, SiglipConfig), "ModelConfig has checked it"
-        self.cfg, self.siglip = cfg, cfg.vision
-        self.visual = SiglipTower(cfg.vision, dtype=dtype, rngs=rngs)
-        self.projector = Projector(cfg.vision, dtype=dtype, rngs=rngs)
+        self.cfg, self.siglip = cfg, tower(cfg)
+        self.visual = SiglipTower(self.siglip, dtype=dtype, rngs=rngs)
+        self.projector = Projector(self.siglip, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(cfg.text, dtype=dtype, rngs=rngs)
 
     def encode_video(

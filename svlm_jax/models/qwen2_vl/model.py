@@ -7,7 +7,8 @@ from jaxtyping import Array, Float, UInt8
 from pallas_kernels.dispatch import Implementation
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.decoder import Decoder
-from svlm_jax.models.qwen2_vl.patches import Grid, patchify
+from svlm_jax.models.qwen2_vl.config import tower
+from svlm_jax.models.qwen2_vl.patches import Grid
 from svlm_jax.models.qwen2_vl.tower import VisionTower
 from svlm_jax.models.vlm import VLM
 
@@ -17,8 +18,13 @@ class Qwen(VLM):
 
     def __init__(self, cfg: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.cfg = cfg
-        self.visual = VisionTower(cfg.qwen_vision, dtype=dtype, rngs=rngs)
+        self.visual = self.tower(cfg, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(cfg.text, dtype=dtype, rngs=rngs)
+
+    @classmethod
+    def tower(cls, cfg: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> VisionTower:
+        """The tower alone, for training."""
+        return VisionTower(tower(cfg), dtype=dtype, rngs=rngs)
 
     def encode_video(
         self, frames: UInt8[Array, "B F 3 height width"], *, implementation: Implementation = "auto"
@@ -28,11 +34,7 @@ class Qwen(VLM):
         Pixels are normalised and cut into patches on the device. F is a multiple of the temporal patch, height and width
         are multiples of the merged cell, else ConfigError.
         """
-        patches, (t, h, w) = patchify(frames, self.cfg.qwen_vision)
-        batch = len(frames)
-        # Temporal grids never see each other, so streams are nothing but more of them.
-        merged = self.visual(patches.reshape(-1, patches.shape[-1]), (batch * t, h, w), implementation)
-        return merged.reshape(batch, -1, merged.shape[-1])
+        return self.visual.encode(frames, implementation)
 
     def vision(
         self, patches: Float[Array, "P values"], grid: Grid, *, implementation: Implementation = "auto"

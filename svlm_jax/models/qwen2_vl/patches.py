@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from svlm_jax.errors import ConfigError
-from svlm_jax.models.config import VisionConfig
+from svlm_jax.models.qwen2_vl.config import QwenVisionConfig
 
 Grid = tuple[int, int, int]
 
@@ -35,7 +35,7 @@ class Layout:
 
 
 @functools.lru_cache(maxsize=64)
-def layout(grid: Grid, cfg: VisionConfig) -> Layout:
+def layout(grid: Grid, cfg: QwenVisionConfig) -> Layout:
     """The layout of one image or video; windows are cut from the top left corner, so the last ones may be smaller.
 
     Raises ConfigError for a grid that does not split into merged cells.
@@ -57,13 +57,13 @@ def layout(grid: Grid, cfg: VisionConfig) -> Layout:
     return Layout(np.stack([rows, cols], -1), None if unmoved else cells, tuple(lengths.tolist()), (h * w,) * t)
 
 
-def patchify(frames: jax.Array, cfg: VisionConfig) -> tuple[jax.Array, Grid]:
+def patchify(frames: jax.Array, cfg: QwenVisionConfig) -> tuple[jax.Array, Grid]:
     """uint8 frames (B, F, 3, height, width) -> normalised float32 patches (B, P, values) in merge order, and their grid.
 
     Raises ConfigError when F, height or width do not fit the patches.
     """
     batch, count, channels, height, width = frames.shape
-    cell = cfg.patch_size * cfg.spatial_merge_size
+    cell = cfg.cell
     if count % cfg.temporal_patch_size or height % cell or width % cell or channels != cfg.in_channels or not count:
         raise ConfigError(
             f"{count} frames of {channels} x {height} x {width} do not split into patches: the model needs a multiple of "

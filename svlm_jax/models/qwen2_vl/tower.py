@@ -10,21 +10,22 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from pallas_kernels.dispatch import Implementation
 from pallas_kernels.window_attention import window_attention
 from svlm_jax.models import rope
-from svlm_jax.models.config import VisionConfig
 from svlm_jax.models.layers import MLP, LayerNorm, Linear, RMSNorm, SwiGLU, quick_gelu
-from svlm_jax.models.qwen2_vl.patches import Grid, layout
+from svlm_jax.models.qwen2_vl.config import QwenVisionConfig
+from svlm_jax.models.qwen2_vl.patches import Grid, layout, patchify
+from svlm_jax.models.vlm import Tower
 
 EPS = 1e-6
 exact_gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 
 class Attention(nnx.Module):
-    def __init__(self, cfg: VisionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+    def __init__(self, cfg: QwenVisionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.qkv = Linear(cfg.hidden_size, 3 * cfg.hidden_size, bias=True, dtype=dtype, rngs=rngs)
         self.proj = Linear(cfg.hidden_size, cfg.hidden_size, bias=True, dtype=dtype, rngs=rngs)
         self.num_heads = cfg.num_heads
@@ -47,7 +48,7 @@ class Attention(nnx.Module):
 class Block(nnx.Module):
     """x + attention(norm1(x)), then x + mlp(norm2(x))."""
 
-    def __init__(self, cfg: VisionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+    def __init__(self, cfg: QwenVisionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         width, hidden = cfg.hidden_size, cfg.intermediate_size
         norm = RMSNorm if cfg.hidden_act == "silu" else LayerNorm
         self.norm1 = norm(width, eps=EPS, dtype=dtype)
@@ -72,7 +73,7 @@ class Block(nnx.Module):
 class Merger(nnx.Module):
     """The merge x merge patches of a cell, side by side -> one embedding of the decoder's width."""
 
-    def __init__(self, cfg: VisionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+    def __init__(self, cfg: QwenVisionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         norm = RMSNorm if cfg.hidden_act == "silu" else LayerNorm
         wide = cfg.hidden_size * cfg.spatial_merge_size**2
         self.norm = norm(cfg.hidden_size, eps=EPS, dtype=dtype)
@@ -83,13 +84,23 @@ class Merger(nnx.Module):
         return self.mlp(self.norm(x).reshape(-1, self.wide))
 
 
-class VisionTower(nnx.Module):
-    def __init__(self, cfg: VisionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+class VisionTower(Tower):
+    def __init__(self, cfg: QwenVisionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.cfg = cfg
         # A 3-D convolution whose stride equals its kernel is a linear layer on flattened patches.
         self.patch_embed = Linear(cfg.patch_values, cfg.hidden_size, bias=False, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List([Block(cfg, dtype=dtype, rngs=rngs) for _ in range(cfg.depth)])
         self.merger = Merger(cfg, dtype=dtype, rngs=rngs)
+
+    def encode(
+        self, frames: UInt8[Array, "B F 3 height width"], implementation: Implementation = "auto"
+    ) -> Float[Array, "B M D"]:
+        """One clip a stream -> its embeddings, M = t·h·w merged cells in raster order."""
+        patches, (t, h, w) = patchify(frames, self.cfg)
+        batch = len(frames)
+        # Temporal grids never see each other, so streams are nothing but more of them.
+        merged = self(patches.reshape(-1, patches.shape[-1]), (batch * t, h, w), implementation)
+        return merged.reshape(batch, -1, merged.shape[-1])
 
     def __call__(
         self, patches: Float[Array, "P values"], grid: Grid, implementation: Implementation = "auto"
