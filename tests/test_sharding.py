@@ -148,8 +148,8 @@ def test_processes_that_share_some_samples_only_are_refused() -> None:
 def test_stacked_and_flat_and_back() -> None:
     params = tiny.params(tiny.config())
     back = flat_params.to_model(flat_params.from_model(params))
-    assert jax.flat_params.structure(back) == jax.flat_params.structure(params)
-    assert all(jax.flat_params.leaves(jax.flat_params.map(jnp.array_equal, back, params)))
+    assert jax.tree.structure(back) == jax.tree.structure(params)
+    assert all(jax.tree.leaves(jax.tree.map(jnp.array_equal, back, params)))
 
 
 def test_partition_needs_something_to_train() -> None:

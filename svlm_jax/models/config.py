@@ -53,11 +53,6 @@ class TextConfig:
         """Blocks in which the columns of gate and up alternate in their common weight: eight, for up to eight devices."""
         return math.gcd(self.intermediate_size, 8)
 
-    @property
-    def mlp_groups(self) -> int:
-        """Blocks in which the columns of gate and up alternate in their common weight: eight, for up to eight devices."""
-        return math.gcd(self.intermediate_size, 8)
-
 
 @dataclasses.dataclass(frozen=True)
 class ClipGrid:
