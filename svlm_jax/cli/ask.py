@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, get_args
 
 from svlm_jax.cache.memory_config import MemoryConfig, Policy
-from svlm_jax.cli.values import number
+from svlm_jax.cli.values import add_input_limits, add_source, input_limits, number
 from svlm_jax.errors import ConfigError
 from svlm_jax.host.progress import loading
 
@@ -41,7 +41,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
         description="Watch a video stream into a memory of fixed size and answer questions from it.",
         epilog=EXAMPLES,
     )
-    parser.add_argument("source", metavar="SOURCE", help="a video file, an http(s):// or rtsp:// address, or a webcam number")
+    add_source(parser)
     parser.add_argument("questions", nargs="+", metavar="QUESTION", help='text, or a time and text: "00:42 Who scored first?"')
     parser.add_argument("--choice", action="append", metavar="TEXT", help="an option to choose from; repeat it for each")
     parser.add_argument("--jsonl", metavar="FILE", help="one JSON object an answer, written as it comes")
@@ -55,6 +55,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     video.add_argument("--fps", type=number(float, above=0), default=0.5, help="frames per second that the model sees (0.5)")
     video.add_argument("--duration", type=number(float, above=0), metavar="SECONDS", help="how much to watch (all)")
     video.add_argument("--max-pixels", type=number(int, least=784), metavar="N", help="pixels of a frame at most (602112)")
+    add_input_limits(video)
     _memory(parser.add_argument_group("memory"))
     return parser
 
@@ -97,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     recall, console = QASession(vlm, settings), Console(highlight=False)
     pixels = pixel_bounds(vlm.checkpoint.generation_config, arguments.max_pixels)
     with (
-        recall.open(arguments.source, duration=arguments.duration, **pixels) as source,
+        recall.open(arguments.source, duration=arguments.duration, **input_limits(arguments), **pixels) as source,
         _records(arguments.jsonl) as record,
     ):
 
@@ -216,6 +217,8 @@ class SideQuestions:
 
 
 def check_questions(arguments: argparse.Namespace) -> None:
+    if arguments.source in ("-", "/dev/stdin") and TYPED in (arguments.ask or ()):
+        raise ConfigError("--ask - reads questions from standard input, where the video comes from; expected another source.")
     if arguments.remember is not None and not arguments.ask:
         raise ConfigError(f"--remember {arguments.remember} without --ask: nothing would read it, expected a question.")
 

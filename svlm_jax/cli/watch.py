@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from svlm_jax.cli.ask import add_questions, check_questions, questions_beside
-from svlm_jax.cli.values import number, window
+from svlm_jax.cli.values import add_input_limits, add_source, input_limits, number, window
 from svlm_jax.host.progress import loading
 from svlm_jax.host.signals import Stoppable
 
@@ -50,7 +50,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
         description="Watch a video stream and say, once a second, what happens.",
         epilog=EXAMPLES,
     )
-    parser.add_argument("source", metavar="SOURCE", help="a video file, an http(s):// or rtsp:// address, or a webcam number")
+    add_source(parser)
     _model(parser.add_argument_group("model"))
     _video(parser.add_argument_group("video"))
     _memory(parser.add_argument_group("memory"))
@@ -107,6 +107,7 @@ def _video(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="pixels of a frame at most (as the model was trained, else 602112)",
     )
+    add_input_limits(group)
 
 
 def _memory(group: argparse._ArgumentGroup) -> None:
@@ -291,6 +292,7 @@ def _open(arguments: argparse.Namespace, settings: "StreamSettings", pixels: "Pi
         start=start,
         duration=arguments.duration,
         on_status=logging.getLogger(__name__).warning,
+        **input_limits(arguments),
         **pixels,
     )
 

@@ -82,7 +82,7 @@ def source_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_clip(path: str | Path, annotation: Annotation, settings: ChunkSettings, pixels: Pixels = PUBLISHED) -> np.ndarray:
-    """Frames of a clip, uint8 (S, F, 3, height, width).
+    """Frames of a clip, uint8 (S, F, 3, height, width); before the picture begins, its first frame.
 
     Raises:
       SourceError: the video is missing or cannot be decoded.
@@ -102,7 +102,11 @@ def read_clip(path: str | Path, annotation: Annotation, settings: ChunkSettings,
         max_pixels=cap,
     )
     with source:
-        clips = [chunk.frames for chunk in source]
+        chunks = list(source)
+    clips = [chunk.frames for chunk in chunks]
+    if chunks:
+        late = round((chunks[0].start - annotation.start) / settings.chunk_seconds)
+        clips = [np.stack([clips[0][0]] * settings.frames)] * late + clips
     if len(clips) < wanted - MISSING or not clips:
         raise DataError(
             f"{path} ends {wanted - len(clips)} s before its clip from {annotation.start:g} to {annotation.end:g} s does."

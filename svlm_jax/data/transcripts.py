@@ -109,7 +109,7 @@ def _samples(
 ) -> Iterator[Annotation]:
     sentences = read_transcript(transcript, encoding=encoding)
     with open_source(video) as source:
-        duration = source.info.duration
+        duration = source.info.end  # words are on the same timeline
     if curate is not None:
         sentences = curate(video.stem, sentences)
     words = [word for sentence in sentences for word in sentence.words]

@@ -16,7 +16,7 @@ from svlm_jax.errors import SourceError
 from svlm_jax.video.chunk import Chunk
 from svlm_jax.video.resize import TEMPORAL_PATCH
 from svlm_jax.video.sampler import NEAR
-from svlm_jax.video.source import Source, open_source
+from svlm_jax.video.source import Source, open_source, picture_span
 
 MARGIN = NEAR + 1e-3  # s
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -33,14 +33,11 @@ class Video:
     rate: float | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def duration(self) -> float:
-        """Seconds; SourceError when the video is missing or does not say."""
+    def span(self) -> tuple[float, float]:
+        """Seconds at which the picture begins and ends, whatever the file says; SourceError when it is missing."""
         if self.path.is_dir():
-            return len(self._pictures()) / self._rate()
-        with self.open(fps=2.0, seconds=1.0) as source:
-            if source.info.duration is None:
-                raise SourceError(f"{self.path} does not say how long it is; expected a video with a duration.")
-            return source.info.duration
+            return 0.0, len(self._pictures()) / self._rate()
+        return picture_span(self.path)
 
     def open(self, *, fps: float, seconds: float, start: float = 0.0, duration: float | None = None) -> Source:
         spec: Any = self._frames() if self.path.is_dir() else self.path
@@ -98,7 +95,8 @@ def spread(video: Video, start: float, end: float, *, most: int, fps: float) -> 
 
     None if nothing may be seen.
     """
-    end = min(end, video.duration())
+    begin, finish = video.span()
+    start, end = max(start, begin), min(end, finish)
     span = end - MARGIN - start
     if span <= 0:
         return None
@@ -109,7 +107,8 @@ def spread(video: Video, start: float, end: float, *, most: int, fps: float) -> 
 
 def last(video: Video, start: float, end: float, *, count: int, fps: float) -> Chunk | None:
     """The last `count` frames before `end`, 1 / fps apart, as one chunk; fewer when there is less video."""
-    end = min(end, video.duration())
+    begin, finish = video.span()
+    start, end = max(start, begin), min(end, finish)
     span = end - MARGIN - start
     if span <= 0:
         return None

@@ -281,5 +281,5 @@ def _window(item: Item, lines: Sequence[Said]) -> Iterator[Outcome]:
 
 
 def _view(video: Video, start: float, stop: float, protocol: Protocol) -> View:
-    end = min(stop, video.duration())
+    end = min(stop, video.span()[1])
     return View(protocol.fps, max(1.0, TEMPORAL_PATCH / protocol.fps), duration=max(end - start, 1.0))

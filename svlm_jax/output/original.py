@@ -1,4 +1,4 @@
-"""The video that is being watched, read a second time at full rate and size for its captioned copy."""
+"""The video that is being watched, read a second time at full rate and size, with its sound, for its captioned copy."""
 
 import logging
 import os
@@ -7,13 +7,12 @@ from fractions import Fraction
 from typing import Generic, TypeVar
 
 import av
-import av.error
 import numpy as np
 
 from svlm_jax.errors import SourceError
 from svlm_jax.output.mp4 import Look
-from svlm_jax.video.reader import FALLBACK_RATE, Decoded, VideoReader, frame_aspect
-from svlm_jax.video.resize import quarter_turns
+from svlm_jax.video.orientation import UPRIGHT, orientation
+from svlm_jax.video.reader import FALLBACK_RATE, Decoded, VideoReader
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -32,14 +31,13 @@ class Original:
 
     def __init__(self, path: str | os.PathLike[str], start: float):
         name = os.fspath(path)
-        self._reader = VideoReader(f"file:{name}", name, start=max(0.0, start))
+        self._reader = VideoReader(f"file:{name}", name, start=max(0.0, start), listen=True)
+        self._start = start
         self._frames = _Peeking(self._decoded(start - CLOSE))
         if self._frames.head is None:
             self._reader.close()
             raise SourceError(f"{name} has no picture after {start:.1f} s.")
-        self._sound = av.open(f"file:{name}")
-        self.audio = next(iter(self._sound.streams.audio), None)
-        self._packets = _Peeking(self._demuxed(start))
+        self.audio = self._reader.sound
         frame = _frame(self._frames.head)
         self._stored = _even(frame.height), _even(frame.width)
         self.look = self._look(frame)
@@ -51,14 +49,15 @@ class Original:
             self._frames.advance()
 
     def sound(self, end: float) -> Iterator[tuple[av.Packet, float]]:
-        """The packets of sound before `end` that were not asked for yet, with their time."""
-        while (item := self._packets.head) is not None and item[1] < end - CLOSE:
-            yield item
-            self._packets.advance()
+        """The packets of sound before `end` that were read with the pictures and not asked for yet, with their time."""
+        heard = self._reader.heard
+        while heard and heard[0][1] < end - CLOSE:
+            packet, time = heard.popleft()
+            if time >= self._start - CLOSE:
+                yield packet, time
 
     def close(self) -> None:
         self._reader.close()
-        self._sound.close()
 
     def _decoded(self, start: float) -> Iterator[Decoded]:
         try:
@@ -66,26 +65,13 @@ class Original:
         except SourceError as error:  # whoever watches the video says so too; the copy ends here
             logger.debug("captioned copy: %s", error)
 
-    def _demuxed(self, start: float) -> Iterator[tuple[av.Packet, float]]:
-        if self.audio is None:
-            return
-        origin = self._reader.origin
-        if start > 0:
-            self._sound.seek(int((start + origin) * av.time_base))
-        try:
-            for packet in self._sound.demux(self.audio):
-                if packet.pts is not None and (time := float(packet.pts * packet.time_base) - origin) >= start - CLOSE:
-                    yield packet, time
-        except av.error.FFmpegError as error:
-            logger.debug("captioned copy: the sound ends early: %s", error)
-
     def _look(self, frame: av.VideoFrame) -> Look:
-        turned = quarter_turns(frame) % 2
-        aspect = frame_aspect(self._sound.streams.video[0]) or Fraction(1)
+        way = orientation(frame)
+        aspect = self._reader.aspect or Fraction(1)
         return Look(
-            size=self._stored[::-1] if turned else self._stored,
+            size=way.size(*self._stored),
             rate=self._reader.fps or FALLBACK_RATE,
-            aspect=1 / aspect if turned else aspect,
+            aspect=1 / aspect if way.transposed else aspect,
             colour={"color_range": av.video.reformatter.ColorRange.MPEG} | {f: int(getattr(frame, f)) for f in COLOUR},
         )
 
@@ -107,17 +93,17 @@ def planes(frame: av.VideoFrame, stored: tuple[int, int]) -> np.ndarray:
     In video range. A picture of odd size has its last row or column repeated; one whose size changed is stretched.
     """
     height, width = stored
-    turns = quarter_turns(frame)
+    way = orientation(frame)
     if (_even(frame.height), _even(frame.width)) == stored != (frame.height, frame.width):
         pad = ((0, 0), (0, height - frame.height), (0, width - frame.width))
         full = frame.reformat(format="yuv444p", dst_color_range="MPEG").to_ndarray()  # (3, height, width)
         frame = av.VideoFrame.from_ndarray(np.pad(full, pad, mode="edge").astype(np.uint8, copy=False), format="yuv444p")
     array = frame.reformat(width=width, height=height, format="yuv420p", dst_color_range="MPEG").to_ndarray()
-    if not turns:
+    if way == UPRIGHT:
         return array
     luma, chroma = array[:height], array[height:].reshape(2, height // 2, width // 2)
-    parts = [np.rot90(luma, turns), *np.rot90(chroma, turns, axes=(1, 2))]
-    return np.concatenate([part.ravel() for part in parts]).reshape(-1, height if turns % 2 else width)
+    parts = [way.apply(luma), *way.apply(chroma, axes=(1, 2))]
+    return np.concatenate([part.ravel() for part in parts]).reshape(-1, way.size(height, width)[1])
 
 
 def _frame(item: Decoded) -> av.VideoFrame:

@@ -36,11 +36,12 @@ class SourceInfo:
 
     Attributes:
       name: the path or URL, credentials masked.
-      kind: "file", "http", "rtsp" (or another network scheme), "webcam" or "frames".
+      kind: "file", "pipe", "http", "rtsp" (or another network scheme), "webcam" or "frames".
       width, height: of the upright picture in pixels, 0 if unknown.
       fps: average rate in frames per second, None if unknown.
-      duration: seconds, None if live or unknown.
+      duration: seconds from the first picture to the last, None if live or unknown.
       live: whether the source has a clock of its own and cannot wait.
+      begin: stream time of the first picture in seconds; above 0 where the sound begins first.
     """
 
     name: str
@@ -50,6 +51,12 @@ class SourceInfo:
     fps: float | None = None
     duration: float | None = None
     live: bool = False
+    begin: float = 0.0
+
+    @property
+    def end(self) -> float | None:
+        """Stream time in seconds at which the last picture ends, None if live or unknown."""
+        return None if self.duration is None else self.begin + self.duration
 
 
 def merge(parts: list[Chunk], seconds: float) -> Chunk:

@@ -122,16 +122,17 @@ def _pump(
         return True
 
     problem: SourceError | None = None
-    end = 0.0
+    end, first = 0.0, True
     try:
         for decoded in frames:
             if chunk_queue.closed:
                 return
             if decoded is None:
-                sampler, made, cost = make_sampler(), 0, 0.0
+                sampler, made, cost, first = make_sampler(), 0, 0.0, True
                 continue
-            if decoded.gap:
+            if decoded.gap or first:
                 sampler.skip_to(decoded.time)
+                first = False
             cost += decoded.cost
             end = decoded.time + decoded.duration
             if not deliver(sampler.feed(decoded.time, decoded, decoded.duration)):

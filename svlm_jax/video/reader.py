@@ -1,20 +1,41 @@
-"""Decoded frames of one opened video, in time order, with time 0 at its first frame."""
+"""Decoded frames of one opened video, in time order, on the file's own timeline: time 0 is where players begin it."""
 
+import collections
+import contextlib
 import dataclasses
+import functools
+import itertools
+import os
 import time
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from typing import IO
 
 import av
 import av.error
 import numpy as np
 
 from svlm_jax.errors import SourceError
+from svlm_jax.video.container import (
+    MAX_INPUT_PIXELS,
+    is_encrypted,
+    limit_pixels,
+    open_container,
+    pick_picture,
+    pick_sound,
+    reason,
+)
 from svlm_jax.video.resize import display_size
+from svlm_jax.video.timeline import QUIET, Timeline
 
 FALLBACK_RATE = 25.0  # frames per second, for streams that neither say their rate nor stamp their frames
-STILL_FORMATS = ("image2", "_pipe", "tty")  # pictures, and text that FFmpeg would draw as a picture
 SEEK_MARGINS = (0.0, 5.0, 30.0)  # s before the wanted time; an index may point behind its key frame
+NEAR_CUES = 30.0  # s; an index of key frames that are further apart does not show whether the clock jumps between them
+KEPT_BYTES = 64 << 20  # of packets before the wanted time; then decoding begins, wanted or not
+SMALL_FILE = 16 << 20  # bytes; read through, undecoded, to know its length
+LARGE_PICTURE = 4096 * 2304  # pixels; above it frames are decoded one by one, as each takes much memory
+STORES_DURATIONS = ("mov", "avi")  # the picture's own length is in the file, so that what is missing is missing
+SAYS_END = ("matroska", "flv")  # the end of the longest stream is in the file
 
 
 class PeerLost(SourceError):
@@ -44,14 +65,24 @@ class VideoReader:
     """A video opened with FFmpeg; iterating decodes it to its end.
 
     Args:
-      url: what FFmpeg opens. It may hold credentials: it appears in no message.
+      url: what FFmpeg opens. It may hold credentials: it appears in no message. `file` is read in its place.
       name: what messages call it.
       timeout: seconds that opening, and each read, may take.
-      start: seconds after the first frame; frames from the key frame before it on are decoded.
+      start: seconds on the timeline; frames from a key frame before it on are decoded. They are those that reading from the
+        beginning gives: the reader jumps only where an index shows that the stamps before `start` can be believed, and else
+        passes over packets, or decodes all of them where they have no stamps.
       live: the peer has a clock of its own: lowest latency, and when it stops that is a loss of the peer, not a truncated
         file. None finds out: what knows its duration is not live.
       endless: a live peer never ends: when it hangs up, it is lost.
+      seekable: whether reading may go back.
       format, options: FFmpeg's name of the input format, and its options.
+      variant: see `pick_picture`.
+      max_pixels: of a picture, decoded.
+      listen: `heard` collects the packets of sound.
+    Attributes:
+      begin: seconds of the first picture.
+      sound: the stream to listen to, if there is one.
+      heard: packets of sound that were passed and their times; whoever listens takes them away.
     Raises:
       SourceError: it cannot be opened, or no frame of it can be decoded; in iteration, that it is truncated, or (PeerLost)
         gone.
@@ -62,35 +93,45 @@ class VideoReader:
         url: str,
         name: str,
         *,
+        file: IO[bytes] | None = None,
         timeout: float = 10.0,
         start: float = 0.0,
         live: bool | None = False,
         endless: bool = True,
+        seekable: bool = True,
         format: str | None = None,
         options: Mapping[str, str] | None = None,
+        variant: int | None = None,
+        max_pixels: int = MAX_INPUT_PIXELS,
+        listen: bool = False,
     ):
-        self.name, self._endless = name, endless
-        self._container = _open(url, name, timeout, format, dict(options or {}))
+        self.name, self._endless, self._seekable, self._file = name, endless, seekable, file
+        given = dict(options or {})
+        self._container = open_container(
+            url if file is None else file, name, timeout=timeout, format=format, options=given, max_pixels=max_pixels
+        )
         try:
-            self._stream = self._pick_stream()
-            duration = self._declared_duration()
-            self.live = duration is None if live is None else live
-            # Frame threads decode faster but hold back one frame each, which a live stream cannot afford.
-            self._stream.thread_type = "SLICE" if self.live else "AUTO"
-            self.duration = None if self.live else duration
+            self._stream = pick_picture(self._container, name, variant)
+            limit_pixels(self._stream, name, max_pixels)
+            self._base = self._stream.time_base or Fraction(1, 1000)
+            self.sound = pick_sound(self._container)
+            self.heard: collections.deque[tuple[av.Packet, float]] = collections.deque()
+            self._listen = listen
             rate = self._stream.average_rate or self._stream.guessed_rate
             self.fps = float(rate) if rate else None
-            self._seen_until = 0.0  # s; the latest end of any packet, sound included
-            self._origin: float | None = None
-            self._last: float | None = None
-            self._step = 1 / (self.fps or FALLBACK_RATE)
+            promised = self._promised()
+            self.live = promised is None and self._container.duration is None if live is None else live
+            self._decode_in_threads()
+            self._reset()
+            self._origin = self._declared_origin()
+            self._path = url.removeprefix("file:") if file is None and url.startswith("file:") else None
+            self._packets = self._packets_from(start)
             self._frames = self._decode()
             self._first = next(self._frames, None)
             if self._first is None:
-                raise SourceError(f"{name} holds no video frame that can be decoded.")
+                raise SourceError(self._no_frame(start))
             self.height, self.width = self._first.size
-            if start > 0:
-                self._seek(start)
+            self.begin = self._declared_begin(start)
         except BaseException:
             self.close()
             raise
@@ -101,79 +142,204 @@ class VideoReader:
             self._first = None
         yield from self._frames
 
+    @functools.cached_property
+    def duration(self) -> float | None:
+        """Seconds that the picture lasts, as far as the file says or is small enough to be read through; None if live."""
+        promised = self._promised()
+        if self.live or promised is not None:
+            return None if self.live else promised
+        if self._path is not None and self._seekable and os.path.getsize(self._path) <= SMALL_FILE:
+            with contextlib.closing(VideoReader(f"file:{self._path}", self.name)) as twin:
+                begin, end = twin.span()
+            return end - begin
+        declared = self._container.duration
+        return None if declared is None else max(0.0, self._end_said() - self._stamped_begin())
+
     @property
     def end(self) -> float:
         """Seconds at which the last decoded frame stops being shown."""
         return 0.0 if self._last is None else self._last + self._step
 
     @property
-    def origin(self) -> float:
-        """The container's time, in seconds, at time 0 of the stream; where recordings were spliced, of the present part."""
-        return self._origin or 0.0
+    def aspect(self) -> Fraction | None:
+        """Width of a pixel over its height, None if square or not said."""
+        return _aspect(self._stream)
 
     def close(self) -> None:
         self._container.close()
+        if self._file is not None:
+            self._file.close()
 
-    def _pick_stream(self) -> av.video.stream.VideoStream:
-        container, name = self._container, self.name
-        if container.format.name.endswith(STILL_FORMATS):
-            raise SourceError(f"{name} is not a video (FFmpeg reads it as {container.format.name}); a video file was expected.")
-        covers = av.stream.Disposition.attached_pic
-        streams = [stream for stream in container.streams.video if not stream.disposition & covers]
-        if not streams:
-            held = "only sound" if container.streams.audio else "no video"
-            raise SourceError(f"{name} holds {held}; a video stream was expected.")
-        return streams[0]
+    # ---------------------------------------------------------------------------------- what the container says
 
-    def _declared_duration(self) -> float | None:
-        """Seconds the container promises, of the video stream if it says."""
-        stream, container = self._stream, self._container
-        if stream.duration is not None and stream.time_base is not None:
-            return float(stream.duration * stream.time_base)
-        if container.duration is None:
+    def _is(self, *names: str) -> bool:
+        return not set(names).isdisjoint(self._container.format.name.split(","))
+
+    def _decode_in_threads(self) -> None:
+        context = self._stream.codec_context
+        large = context.width * context.height > LARGE_PICTURE
+        # Frame threads decode faster but hold back one frame each, which a live stream cannot afford.
+        context.thread_type = "SLICE" if self.live or large else "AUTO"
+
+    def _declared_origin(self) -> float | None:
+        """The container's time, in seconds, at time 0; None where the first picture decides."""
+        if self.live:
             return None
-        # Matroska says when the video ends, others how long it is.
-        begin = container.start_time or 0 if "matroska" in container.format.name else 0
-        return (container.duration - begin) / av.time_base
+        start = self._container.start_time
+        return 0.0 if start is None else start / av.time_base
 
-    def _seek(self, start: float) -> None:
-        if self.duration is not None and start >= self.duration:
-            raise SourceError(f"{self.name} ends at {self.duration:.1f} s; start={start:g} lies behind that.")
-        base = self._stream.time_base
-        assert base is not None
-        for margin in (*SEEK_MARGINS, start):
-            goal = max(0.0, start - margin) + (self._origin or 0.0)
-            try:
-                self._container.seek(int(goal / base), stream=self._stream, backward=True)
-            except av.error.FFmpegError:
-                return  # not seekable: decode from the beginning, which the iteration still holds
-            self._last = None
-            self._frames = self._decode()
-            self._first = next(self._frames, None)
-            if self._first is not None and self._first.time <= start + self._step:
-                return
+    def _promised(self) -> float | None:
+        """Seconds that the file says its picture lasts, where it stores that."""
+        if self._is(*STORES_DURATIONS) and self._stream.duration is not None:
+            return float(self._stream.duration * self._base)
+        return None
 
-    def _decode(self) -> Iterator[Decoded]:
-        """Every frame that can be decoded; damaged packets are passed over, as players do."""
-        reason = None
-        streams = [self._stream, *self._container.streams.audio[:1]]
-        packets = self._container.demux(streams)
+    def _stamped_begin(self) -> float:
+        start = self._stream.start_time
+        return 0.0 if start is None else float(start * self._base)
+
+    def _declared_begin(self, start: float) -> float:
+        assert self._first is not None
+        return self._first.time if start <= 0 else max(0.0, self._stamped_begin() - (self._origin or 0.0))
+
+    def _end_said(self) -> float:
+        """The container's time, in seconds, at its end."""
+        container = self._container
+        # Matroska says when it ends, others how long it is.
+        begin = 0 if self._is("matroska") else container.start_time or 0
+        return ((container.duration or 0) + begin) / av.time_base
+
+    def _no_frame(self, start: float) -> str:
+        if start > 0 and self._passed:
+            return f"{self.name} ends before {start:g} s; start={start:g} lies behind that."
+        if is_encrypted(self._stream, self._kept):
+            return f"{self.name} is encrypted: no frame of it can be decoded without its key."
+        return f"{self.name} holds no video frame that can be decoded."
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    def _reset(self) -> None:
+        """Nothing was read yet."""
+        self._last: float | None = None
+        self._step = 1 / (self.fps or FALLBACK_RATE)
+        self._seen: dict[int, float] = {}  # s, as stamped; the latest end of any packet, by stream
+        self._ended: str | None = None  # what FFmpeg said when it could read no further
+        self._reached, self._unstamped = 0.0, 0  # s, as the timeline stamps, and packets without a stamp
+        self._passed = 0  # packets before `start`
+        self._kept: list[av.Packet] = []  # the first packets, in case none can be decoded
+        self._timeline = Timeline(
+            self._stream, self.sound, self.fps or FALLBACK_RATE, live=self.live, durations=self._is("mov")
+        )
+
+    def _packets_from(self, start: float) -> Iterator[av.Packet]:
+        """Packets on the timeline, from a key frame before `start` on."""
+        if start <= 0:
+            return self._timeline.repair(self._demux())
+        if self._promised() is not None and start >= self._declared_end():
+            raise SourceError(f"{self.name} ends at {self._declared_end():.1f} s; start={start:g} lies behind that.")
+        for margin in SEEK_MARGINS if self._may_seek(start) else ():
+            self._container.seek(self._ticks(start - margin), stream=self._stream, backward=True)
+            self._reset()
+            packets = self._timeline.repair(self._demux())
+            first = next((packet for packet in packets if packet.stream_index == self._stream.index), None)
+            if first is not None and first.pts is not None and first.pts <= self._ticks(start):
+                return self._pass_over(itertools.chain([first], packets), start, keep=1)
+        self._rewind()
+        return self._pass_over(self._timeline.repair(self._demux()), start, keep=2)
+
+    def _declared_end(self) -> float:
+        return self._stamped_begin() - (self._origin or 0.0) + (self._promised() or 0.0)
+
+    def _ticks(self, seconds: float) -> int:
+        """A time on the timeline as the file stamps it, where its clock never jumped."""
+        return int(max(0.0, seconds + (self._origin or 0.0)) / self._base)
+
+    def _may_seek(self, start: float) -> bool:
+        """Whether an index shows that the stamps up to `start` rise steadily, so that time is what they say."""
+        if not self._seekable or self._stream.index_entries is None:
+            return False
+        try:
+            if self._is("matroska"):  # its index is read with the first jump
+                self._container.seek(self._ticks(start), stream=self._stream, backward=True)
+        except av.error.FFmpegError:
+            return False
+        entries = self._stream.index_entries
+        if self._is("mov"):
+            count = next((i for i, entry in enumerate(entries) if entry.timestamp > self._ticks(start)), len(entries))
+            most = QUIET
+        elif self._is("matroska"):
+            count, most = len(entries), NEAR_CUES
+        else:
+            return False
+        known = entries[:count]
+        times = np.array([entry.timestamp for entry in known], np.float64) * float(self._base)
+        places = np.array([entry.pos for entry in known])
+        if len(times) < 2 or times[0] > self._stamped_begin() + most or times[-1] < start + (self._origin or 0.0) - most:
+            return False
+        steps = np.diff(times)
+        rises = bool((steps > 0).all() and (steps <= most).all())
+        return rises and (self._is("mov") or bool((np.diff(places) > 0).all()))
+
+    def _rewind(self) -> None:
+        """Back to the first packet, if anything was read."""
+        if self._seekable and (self._seen or self._is("matroska")):
+            with contextlib.suppress(av.error.FFmpegError):
+                self._container.seek(self._container.start_time or 0, backward=True)
+        self._reset()
+
+    def _pass_over(self, packets: Iterator[av.Packet], start: float, keep: int) -> Iterator[av.Packet]:
+        """Leaves out packets before the last `keep` key frames that are shown at `start` or before.
+
+        Where packets do not say when they are shown, none is left out.
+        """
+        wanted, held, size = self._ticks(start), list[av.Packet](), 0
+        keys: collections.deque[int] = collections.deque(maxlen=keep)  # indices into `held`
+        for packet in packets:
+            mine = packet.stream_index == self._stream.index
+            if mine and packet.size and packet.is_keyframe and packet.pts is not None and packet.pts <= wanted:
+                keys.append(len(held))
+                first = keys[0]
+                self._passed += first
+                held, size = held[first:], sum(kept.size for kept in held[first:])
+                keys = collections.deque((key - first for key in keys), maxlen=keep)
+            held.append(packet)
+            size += packet.size
+            reached = mine and packet.size and (packet.pts is None or (packet.dts or packet.pts) > wanted)
+            if reached or size > KEPT_BYTES:
+                break
+        yield from held
+        yield from packets
+
+    def _demux(self) -> Iterator[av.Packet]:
+        """Packets as they are in the file."""
+        packets = self._container.demux()
         while True:
             try:
                 packet = next(packets)
-            except StopIteration:
-                break
-            except av.error.EOFError:
-                break
-            except av.error.FFmpegError as error:
-                reason = _reason(error)
-                break
-            if packet.pts is not None and packet.time_base is not None:
-                self._seen_until = max(self._seen_until, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream.index != self._stream.index:
+            except (StopIteration, av.error.EOFError):
+                return
+            except IndexError:  # of a stream that was not there at the beginning: reading goes on behind it
+                packets = self._container.demux()
                 continue
-            yield from self._decode_packet(packet)
-        self._check_end(reason)
+            except av.error.FFmpegError as error:
+                self._ended = reason(error)
+                return
+            if packet.pts is not None and packet.time_base is not None:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                self._seen[packet.stream_index] = max(self._seen.get(packet.stream_index, end), end)
+            yield packet
+
+    def _decode(self) -> Iterator[Decoded]:
+        """Every frame that can be decoded; damaged packets are passed over, as players do."""
+        for packet in self._packets:
+            if packet.stream_index == self._stream.index:
+                self._note(packet)
+                if self._last is None and len(self._kept) < 8:
+                    self._kept.append(packet)
+                yield from self._decode_packet(packet)
+            elif self._listen and self.sound is not None and packet.stream_index == self.sound.index and packet.pts is not None:
+                self.heard.append((packet, float(packet.pts * packet.time_base) - (self._origin or 0.0)))
+        self._check_end()
 
     def _decode_packet(self, packet: av.Packet) -> Iterator[Decoded]:
         begin = time.perf_counter()
@@ -184,77 +350,70 @@ class VideoReader:
         for frame in frames:
             cost = time.perf_counter() - begin
             moment, duration = self._stamp(frame)
-            aspect = frame_aspect(self._stream)
-            yield Decoded(moment, duration, frame, display_size(frame, aspect), cost)
+            yield Decoded(moment, duration, frame, display_size(frame, self.aspect), cost)
             begin = time.perf_counter()
 
     def _stamp(self, frame: av.VideoFrame) -> tuple[float, float]:
         """Time and duration of a frame in seconds; time never goes back, and a missing stamp follows the one before."""
-        base = frame.time_base or self._stream.time_base or Fraction(1, 1000)
-        duration = float(frame.duration * base) if frame.duration else 0.0
         if frame.pts is None:
             moment = 0.0 if self._last is None else self._last + self._step
             self._origin = 0.0 if self._origin is None else self._origin
         else:
-            stamp = float(frame.pts * base)
-            self._origin = stamp if self._origin is None else self._origin
+            stamp = float(frame.pts * self._base)
+            if self._origin is None or (self._last is None and stamp < self._origin):
+                self._origin = stamp
+            elif self._last is None and self._is("avi"):  # it stores no times; those that FFmpeg makes begin with decoding
+                late = self._stream.codec_context.reorder_depth * self._step
+                self._origin += max(0.0, min(late, stamp - self._stamped_begin()))
             moment = stamp - self._origin
-            if self._last is not None and moment <= self._last:  # a spliced recording: its clock began anew
-                moment = self._last + self._step
-                self._origin = stamp - moment
-        if self._last is not None and duration <= 0:
-            duration = moment - self._last
+        said = float(frame.duration * self._base) if frame.duration else 0.0
+        if self._last is not None:
+            moment = max(moment, self._last)
+            self._step = said or moment - self._last or self._step
+        elif said:
+            self._step = said
+        self._step = min(self._step, max(QUIET, self._timeline.paid))  # no claim makes a picture stay for ever
         self._last = moment
-        self._step = duration if duration > 0 else self._step
         return moment, self._step
 
-    def _check_end(self, reason: str | None) -> None:
+    def _check_end(self) -> None:
         if self.live:
-            if reason or self._endless:
-                raise PeerLost(f"{self.name} stopped: {reason or 'the peer closed the connection'}.")
+            if self._ended or self._endless:
+                raise PeerLost(f"{self.name} stopped: {self._ended or 'the peer closed the connection'}.")
             return
-        declared = self.duration
-        decoded = max(self.end, self._seen_until - self._origin) if self._origin is not None else 0.0
-        if declared is not None and decoded < declared - max(1.0, 2 * self._step):
-            raise SourceError(f"{self.name} is truncated: decoded {self.end:.1f} s of {declared:.1f} s.")
-        if reason is not None and self._last is not None:
-            raise SourceError(f"{self.name} cannot be read beyond {self.end:.1f} s: {reason}.")
+        slack = max(1.0, 2 * self._step)
+        promised = self._promised()
+        if promised is not None:
+            missing = self._seen.get(self._stream.index, 0.0) < self._stamped_begin() + promised - slack
+        else:
+            says = self._is(*SAYS_END) and self._container.duration is not None
+            missing = says and max(self._seen.values(), default=0.0) < self._end_said() - slack
+        if missing and self._last is not None:
+            whole = self._declared_end() if promised is not None else self._end_said() - (self._origin or 0.0)
+            raise SourceError(f"{self.name} is truncated: decoded {self.end:.1f} s of {whole:.1f} s.")
+        if self._ended is not None and self._last is not None:
+            raise SourceError(f"{self.name} cannot be read beyond {self.end:.1f} s: {self._ended}.")
+
+    def _note(self, packet: av.Packet) -> None:
+        """Remembers how far the picture reaches, decoded or not."""
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if not packet.size:
+            return
+        if stamp is None:
+            self._unstamped += 1
+            return
+        length = min(packet.duration or self._timeline.step, int(max(QUIET, self._timeline.paid) / self._base))
+        self._reached = max(self._reached, float((stamp + length) * self._base))
+
+    def span(self) -> tuple[float, float]:
+        """Seconds at which the picture begins and ends, by reading every packet; nothing can be decoded afterwards."""
+        for packet in self._packets:
+            if packet.stream_index == self._stream.index:
+                self._note(packet)
+        reached = self._reached - (self._origin or 0.0) if self._reached else 0.0
+        return self.begin, max(reached, self.begin + self._unstamped * float(self._timeline.step * self._base))
 
 
-def frame_aspect(stream: av.video.stream.VideoStream) -> Fraction | None:
-    """Width of a pixel over its height, None if square or not said."""
+def _aspect(stream: av.VideoStream) -> Fraction | None:
     aspect = stream.sample_aspect_ratio
     return aspect if aspect and aspect > 0 and aspect != 1 else None
-
-
-def _open(url: str, name: str, timeout: float, format: str | None, options: dict[str, str]) -> av.container.InputContainer:
-    try:
-        return av.open(url, timeout=timeout, format=format, options=options)
-    except av.error.EOFError:
-        problem = f"{name} ends before its first video frame."
-    except av.error.InvalidDataError:
-        problem = f"{name} is not a video that can be decoded."
-        if _is_mp4(url):
-            problem = f"{name} is truncated or damaged: the index that an MP4 file keeps at its end is missing."
-    except av.error.ExitError:
-        problem = f"{name} cannot be opened: no answer within {timeout:g} s."
-    except (av.error.FFmpegError, OSError) as error:
-        problem = f"{name} cannot be opened: {_reason(error)}."
-    # Raised out here, so that FFmpeg's error, which quotes the URL with its credentials, is not even its context.
-    raise SourceError(problem)
-
-
-def _is_mp4(url: str) -> bool:
-    """Whether a local file begins as MP4 and MOV do."""
-    try:
-        with open(url.removeprefix("file:"), "rb") as file:
-            return file.read(8)[4:] == b"ftyp"
-    except OSError:
-        return False
-
-
-def _reason(error: BaseException) -> str:
-    """FFmpeg's words without the URL."""
-    if isinstance(error, av.error.ExitError):
-        return "no data within the time limit"
-    return (getattr(error, "strerror", None) or type(error).__name__).rstrip(".")

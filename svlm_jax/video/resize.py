@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from svlm_jax.errors import ConfigError, SourceError
+from svlm_jax.video.orientation import orientation
 
 FACTOR = 28  # a merged patch: 2 x 2 patches of 14 pixels
 MIN_PIXELS = 100 * FACTOR * FACTOR
@@ -69,12 +70,7 @@ def display_size(frame: av.VideoFrame, aspect: Fraction | None = None) -> tuple[
     height, width = frame.height, frame.width
     if aspect and aspect > 0:
         width = max(1, round(width * aspect))
-    return (width, height) if quarter_turns(frame) % 2 else (height, width)
-
-
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Counter-clockwise turns of 90 degrees that bring the frame upright (0 to 3); other angles are rounded to these."""
-    return round(frame.rotation / 90) % 4
+    return orientation(frame).size(height, width)
 
 
 def model_pixels(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
@@ -84,10 +80,9 @@ def model_pixels(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
     the model normalises on the device.
     """
     rgb = frame.to_ndarray(format="rgb24")
-    turns = quarter_turns(frame)
+    way = orientation(frame)
     # Bicubic is separable and symmetric, so turning the small picture equals turning the large one.
-    pixels = resize(rgb, size[::-1] if turns % 2 else size)
-    return np.ascontiguousarray(np.rot90(pixels, turns).transpose(2, 0, 1))
+    return np.ascontiguousarray(way.apply(resize(rgb, way.size(*size))).transpose(2, 0, 1))
 
 
 def array_pixels(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 NEAR = 0.025  # s; a frame that follows a target by at most this much may stand for it
+PRIMING = 0.1  # s; sound that begins so little before the picture does not make the video a chunk longer
 SLACK = 1e-4  # s; time stamps closer than this count as equal
 
 
@@ -21,7 +22,7 @@ class Sampler(Protocol):
 
 
 class PtsSampler:
-    """The frame on screen at start + k / fps, for k = 0, 1, 2, ..., `count` of them per chunk.
+    """The frame on screen at start + k / fps, for k = 0, 1, 2, ..., `count` of them per chunk; the first is at `begin`.
 
     A frame that comes at most 25 ms after the target and is nearer than the one on screen stands in for it. So at every
     constant rate of at least `fps` consecutive samples are distinct frames (25 fps: 0.5 s lies between two frames and the
@@ -29,8 +30,10 @@ class PtsSampler:
     it. Below `fps` frames repeat. The last chunk of a video is padded by repeating its last frame.
     """
 
-    def __init__(self, fps: float, count: int, start: float = 0.0):
+    def __init__(self, fps: float, count: int, start: float = 0.0, begin: float = 0.0):
         self._fps, self._count, self._start = fps, count, start
+        late = begin % (count / fps)
+        self._late = late if late <= PRIMING else 0.0
         self._next = 0  # number of the next target
         self._shown: tuple[float, Any] | None = None
         self._picked: list[Any] = []
@@ -45,13 +48,19 @@ class PtsSampler:
         if self._shown is None:
             return
         tolerance = min(end - self._shown[0], NEAR) / 2
-        while self._start + self._next / self._fps < end - tolerance or self._picked:
+        opened = self._next // self._count * self._count  # the first target of the last chunk
+        if opened and self._start + opened / self._fps >= end - self._late - tolerance:
+            self._picked, self._next = [], opened
+            return
+        while self._picked or self._start + self._next / self._fps < end - tolerance:
             yield from self._pick(self._shown[1])
 
     def skip_to(self, time: float) -> None:
-        """After a gap: forgets the frame on screen and the unfinished chunk; goes on with the chunk that holds `time`."""
+        """Before the first frame, and after a gap: forgets the frame on screen and the unfinished chunk; goes on with the chunk
+        that holds `time`.
+        """
         self._shown, self._picked = None, []
-        chunk = int((time - self._start) * self._fps / self._count)
+        chunk = int((time - self._start + SLACK) * self._fps / self._count)
         self._next = max(chunk, -(-self._next // self._count)) * self._count
 
     def _nearer(self, target: float, time: float, frame: Any) -> Any:
@@ -79,7 +88,7 @@ class PublishedSampler:
     screen is repeated.
     """
 
-    def __init__(self, fps: float, count: int, start: float = 0.0):
+    def __init__(self, fps: float, count: int, start: float = 0.0, begin: float = 0.0):
         self._fps, self._count, self._start = fps, count, start
         self._seconds = count / fps
         self._chunk = 0
@@ -101,7 +110,7 @@ class PublishedSampler:
             yield from self._close()
 
     def skip_to(self, time: float) -> None:
-        self._chunk = max(self._chunk, int((time - self._start) / self._seconds))
+        self._chunk = max(self._chunk, int((time - self._start + SLACK) / self._seconds))
         self._last = None
         self._open()
 

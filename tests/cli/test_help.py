@@ -19,7 +19,7 @@ def test_help_teaches_by_example(command, capsys):
 def test_help_imports_nothing_heavy():
     program = (
         "import sys, contextlib, io, svlm_jax\n"
-        "from svlm_jax.cli import main\n"
+        "from svlm_jax.cli import main as cli\n"
         "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
         "    cli.main(['watch', '--help'])\n"
         "heavy = {'jax', 'flax', 'av', 'numpy', 'rich', 'huggingface_hub', 'torch', 'transformers'} & set(sys.modules)\n"

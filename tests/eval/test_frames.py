@@ -81,13 +81,13 @@ def test_a_folder_of_pictures(tmp_path):
     for i in range(12):
         Image.fromarray(clips.picture(i)).save(tmp_path / f"{i:05d}.png")
     pictures = Video(tmp_path, rate=3.0)
-    assert pictures.duration() == 4.0
+    assert pictures.span() == (0.0, 4.0)
     assert numbers(frames.spread(pictures, 1.0, 3.0, most=2, fps=3.0)) == [3, 8]
     with pytest.raises(SourceError, match="is a folder"):
-        Video(tmp_path).duration()
+        Video(tmp_path).span()
     with pytest.raises(SourceError, match="no pictures"):
         (tmp_path / "none").mkdir()
-        Video(tmp_path / "none", rate=3.0).duration()
+        Video(tmp_path / "none", rate=3.0).span()
 
 
 def test_a_missing_video(tmp_path):

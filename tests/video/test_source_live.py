@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from svlm_jax.errors import ConfigError, SourceError
-from svlm_jax.video import source as sources
+from svlm_jax.video import opening
 from svlm_jax.video.live import Backoff, LiveClock, mask
 from svlm_jax.video.source import FrameSource, open_source
 from tests.clips import number, picture, render
@@ -211,7 +211,7 @@ def test_rtsp() -> None:
 
 
 def test_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "camera", lambda index: (f"testsrc=size=64x48:rate={20 + index},realtime", "lavfi"))
+    monkeypatch.setattr(opening, "camera", lambda index: (f"testsrc=size=64x48:rate={20 + index},realtime", "lavfi"))
     with open_source("4", fps=8, chunk_seconds=0.25, duration=1, min_pixels=28 * 28) as source:
         info = source.info
         chunks = list(source)

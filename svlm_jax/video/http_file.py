@@ -1,0 +1,178 @@
+"""A file behind HTTP, read by byte ranges: a download that breaks off goes on where it stopped, or says that it cannot.
+
+FFmpeg's own HTTP client is not used for files: where a server breaks off without having said "Connection: close", it
+goes on with other bytes than those that follow.
+"""
+
+import base64
+import http.client
+import io
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from svlm_jax.errors import SourceError
+
+ATTEMPTS = 5  # in a row that bring no byte
+PAUSE = 0.2  # s; before the second attempt, doubled before each further one
+SKIP = 1 << 18  # bytes; so far ahead it is quicker to read on than to ask anew
+PLAYLISTS = ("mpegurl", "dash+xml")  # in a content type: FFmpeg follows these by itself
+
+
+class _Response(Protocol):
+    headers: Any
+
+    def read1(self, size: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class HttpFile(io.RawIOBase):
+    """What a URL holds, as a file object.
+
+    Attributes:
+      length: bytes, None if the server does not say: then it is a stream that can be read only once.
+      playlist: it is no video, but a list of URLs.
+    Raises:
+      SourceError: it cannot be opened; in reading, it broke off and cannot be continued. No message holds credentials.
+    """
+
+    def __init__(self, url: str, name: str, *, timeout: float, options: Mapping[str, str]):
+        self.name, self._timeout = name, timeout
+        self._url, self._headers, self._context = _request(url, options)
+        self._position = 0
+        self._response: _Response | None = None
+        status, response = self._ask(0)
+        self._response = response
+        total = response.headers.get("Content-Range", "").rpartition("/")[2] if status == 206 else ""
+        length = total or response.headers.get("Content-Length", "")
+        self.length = int(length) if length.isdecimal() else None
+        self._ranges = self.length is not None and (status == 206 or response.headers.get("Accept-Ranges") == "bytes")
+        self._mark = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        kind = response.headers.get("Content-Type", "").lower()
+        path = urlsplit(url).path.lower()
+        self.playlist = any(word in kind for word in PLAYLISTS) or path.endswith((".m3u8", ".mpd"))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._ranges
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if not self._ranges or self.length is None:
+            raise OSError("this server sends no ranges")
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.length}[whence]
+        target = base + offset
+        skipped = target - self._position
+        if skipped and self._response is not None:
+            if 0 < skipped <= SKIP:
+                while self._position < target and self.read(target - self._position):
+                    pass
+            if self._position != target:
+                self._drop()
+        self._position = target
+        return target
+
+    def read(self, size: int = -1) -> bytes:
+        """At most so many bytes; none at the end."""
+        for attempt in range(ATTEMPTS):
+            if self.length is not None and self._position >= self.length:
+                return b""
+            if attempt:
+                time.sleep(PAUSE * 2 ** (attempt - 1))
+            try:
+                if self._response is None:
+                    self._response = self._again()
+                data = self._response.read1(size if size >= 0 else 1 << 16)
+            except (OSError, http.client.HTTPException) as error:
+                problem = _words(error)
+                data = b""
+            else:
+                problem = "the server closed the connection"
+                if self.length is None:
+                    return data
+            if data:
+                self._position += len(data)
+                return data
+            self._drop()
+            if not self._ranges:
+                break
+        where = f"byte {self._position}" + ("" if self.length is None else f" of {self.length}")
+        raise SourceError(f"{self.name} broke off at {where}: {problem}.")
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
+
+    def _drop(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
+
+    def _again(self) -> _Response:
+        """Goes on at the position; only with the very bytes that stand there."""
+        status, response = self._ask(self._position)
+        wanted, got = f"bytes {self._position}-", response.headers.get("Content-Range", "")
+        mark = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        if (self._position and (status != 206 or not got.startswith(wanted))) or mark != self._mark:
+            response.close()
+            raise SourceError(f"{self.name} broke off at byte {self._position}: the server does not go on with the same file.")
+        return response
+
+    def _ask(self, position: int) -> tuple[int, _Response]:
+        # `identity`: the length is that of the file, not of a compressed form. Servers that cannot send ranges ignore them.
+        headers = {**self._headers, "Accept-Encoding": "identity", "Range": f"bytes={position}-"}
+        credentials = headers.pop("Authorization", None)
+        request = urllib.request.Request(self._url, headers=headers)
+        if credentials:  # not passed on to where it may be redirected
+            request.add_unredirected_header("Authorization", credentials)
+        try:
+            response = urllib.request.urlopen(request, timeout=self._timeout, context=self._context)
+            return response.status, cast(_Response, response)
+        except urllib.error.HTTPError as error:
+            problem = f"{error.code} {error.reason}"
+            error.close()
+            if error.code < 500:
+                raise SourceError(f"{self.name} cannot be opened: {problem}.") from None
+        except (OSError, http.client.HTTPException) as error:
+            problem = _words(error)
+        if self._position or self._response is not None:
+            raise OSError(problem)
+        raise SourceError(f"{self.name} cannot be opened: {problem}.")
+
+
+def _request(url: str, options: Mapping[str, str]) -> tuple[str, dict[str, str], ssl.SSLContext | None]:
+    """A URL without its credentials and fragment, the headers, and how certificates are checked; names are FFmpeg's."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    headers = {"User-Agent": options.get("user_agent", "svlm-jax")}
+    if at:
+        name, _, word = user.partition(":")
+        pair = f"{unquote(name)}:{unquote(word)}"
+        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    for line in options.get("headers", "").splitlines():
+        field, colon, value = line.partition(":")
+        if colon:
+            headers[field.strip()] = value.strip()
+    context = None
+    if parts.scheme.lower() == "https" and options.get("tls_verify") == "0":
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return urlunsplit((parts.scheme, host, parts.path, parts.query, "")), headers, context
+
+
+def _words(error: BaseException) -> str:
+    """What went wrong, without the URL."""
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, TimeoutError):
+        return "no answer within the time limit"
+    if isinstance(cause, BaseException):
+        return (getattr(cause, "strerror", None) or type(cause).__name__).rstrip(".")
+    return str(cause).rstrip(".")
