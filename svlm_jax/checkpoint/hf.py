@@ -6,6 +6,7 @@ The layout is that of the Hugging Face hub, or what `convert` made of it for Orb
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,12 +18,13 @@ from jax.typing import DTypeLike
 
 from svlm_jax.checkpoint import orbax_io
 from svlm_jax.checkpoint.keys import Row, from_hub, rows
-from svlm_jax.checkpoint.tensors import SafetensorsFile, open_folder
+from svlm_jax.checkpoint.tensors import SafetensorsFile, is_finite, open_folder
 from svlm_jax.errors import CheckpointError
 from svlm_jax.host.json_files import read_object
 from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.functional import Params, abstract_params
+from svlm_jax.models.hf_schema import tied_inside
 from svlm_jax.prompt.tokenizer import Tokenizer
 
 # (path, shape) of a parameter -> where it lives; None for the default device.
@@ -32,6 +34,8 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 # Beside config.json in converted folders, instead of safetensors.
 ORBAX_FOLDER = "params"
+_QUANTIZED = re.compile(r"\.(qweight|qzeros|scales|g_idx|weight_scale(_inv)?|weight_packed|absmax|quant_map|SCB)$")
+EMBEDDING = ("decoder", "embed", "weight")
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
 # The names of the models that are part of the package, and where they lie: one commentates on matches, one recalls facts.
 EMBEDDED, FACTS = "embedded", "embedded-facts"
@@ -70,7 +74,7 @@ def load(
     supported model.
     """
     folder = resolve(source, revision=revision, cache_dir=cache_dir)
-    config = registry.config_from_hf(folder)
+    config = _config(folder)
     if (folder / ORBAX_FOLDER).is_dir():
         params = _load_orbax(folder, config, dtype, sharding)
         if progress is not None:
@@ -148,25 +152,44 @@ def load_params(
     progress: Progress | None = None,
 ) -> Params:
     """The parameters of a folder. Unknown, missing and mis-shaped tensors are a CheckpointError that names them."""
-    names = registry.record(config).names
-    where = {names.as_published(name): (name, file) for name, file in open_folder(folder).items()}
+    where = _tensors(folder, config)
     table = rows(config)
     _check(folder, config, table, where)
     total = sum(row.size for row in table)
     params: Params = {}
+    spoiled: list[str] = []
     done = 0
     for path, of in itertools.groupby(table, key=lambda row: row.path):
         parts = list(of)
         *parents, leaf = path
         node = functools.reduce(lambda tree, part: tree.setdefault(part, {}), parents, params)
         sources = [where[row.name] for row in parts]
-        node[leaf] = _place([file.read(name) for name, file in sources], parts, dtype, sharding)
+        node[leaf] = _place([file.read(name) for name, file in sources], parts, dtype, sharding, spoiled)
         for _, file in sources:
             file.forget()
         done += sum(row.size for row in parts)
         if progress is not None:
             progress(done, total)
+    _check_finite(folder, spoiled)
     return params
+
+
+def check_weights(folder: Path, *, progress: Progress | None = None) -> None:
+    """Raises CheckpointError for weights that `load` would refuse; reads all of them, and needs no memory for them."""
+    config = _config(folder)
+    if (folder / ORBAX_FOLDER).is_dir():
+        return
+    where, table = _tensors(folder, config), rows(config)
+    _check(folder, config, table, where)
+    spoiled: list[str] = []
+    for done, row in enumerate(table, 1):
+        name, file = where[row.name]
+        if not is_finite(file.read(name)):
+            spoiled.append(name)
+        file.forget()
+        if progress is not None:
+            progress(done, len(table))
+    _check_finite(folder, spoiled)
 
 
 def dtype_of(params: Params) -> np.dtype:
@@ -187,6 +210,21 @@ def _load_orbax(folder: Path, config: ModelConfig, dtype: DTypeLike | None, shar
     return orbax_io.load(folder / ORBAX_FOLDER, jax.tree_util.tree_map_with_path(abstract, shapes))
 
 
+def _config(folder: Path) -> ModelConfig:
+    """The configuration; where only the decoder's part of it ties the head, as older files do, a head of its own counts."""
+    config = registry.config_from_hf(folder)
+    if config.text.tie_word_embeddings or not tied_inside(read_object(folder / "config.json", CheckpointError)):
+        return config
+    tied = not (folder / ORBAX_FOLDER).is_dir() and registry.record(config).names.head not in _tensors(folder, config)
+    return dataclasses.replace(config, text=dataclasses.replace(config.text, tie_word_embeddings=tied))
+
+
+def _tensors(folder: Path, config: ModelConfig) -> dict[str, tuple[str, SafetensorsFile]]:
+    """By the name that the table has for a tensor: its name in the file, and the file."""
+    names = registry.record(config).names
+    return {names.as_published(name): (name, file) for name, file in open_folder(folder).items()}
+
+
 def _check(folder: Path, config: ModelConfig, table: list[Row], where: dict[str, tuple[str, SafetensorsFile]]) -> None:
     expected = {row.name: row for row in table}
     # A tied head is the embedding; some files repeat it all the same.
@@ -198,16 +236,43 @@ def _check(folder: Path, config: ModelConfig, table: list[Row], where: dict[str,
     complaints = [("lacks", missing), ("has unknown", unknown), ("has mis-shaped", wrong)]
     found = [f"{verb} {len(names)} tensor{'s' * (len(names) > 1)}: {_few(names)}" for verb, names in complaints if names]
     if found:
-        raise CheckpointError(f"the checkpoint {folder} does not match its config.json: it {'; it '.join(found)}.")
+        reason = " Its weights look quantized, which is not supported." if any(map(_QUANTIZED.search, unknown)) else ""
+        raise CheckpointError(f"the checkpoint {folder} does not match its config.json: it {'; it '.join(found)}.{reason}")
+    for head in optional & where.keys():
+        (name, file), embed = where[head], next(row.name for row in table if row.path == EMBEDDING)
+        if not _same(file.read(name), where[embed][1].read(where[embed][0])):
+            raise CheckpointError(
+                f"the checkpoint {folder} has a {name} that differs from {embed}, but its config.json ties both "
+                "(tie_word_embeddings): expected false there, or no head."
+            )
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two matrices are equal; a few rows at a time, because a head may be larger than what is free."""
+    return a.shape == b.shape and all(np.array_equal(a[i : i + 1024], b[i : i + 1024]) for i in range(0, len(a), 1024))
+
+
+def _check_finite(folder: Path, spoiled: list[str]) -> None:
+    if spoiled:
+        count = f"{len(spoiled)} tensor{'s' * (len(spoiled) > 1)}"
+        raise CheckpointError(f"the checkpoint {folder} has NaN or infinite numbers in {count}: {_few(spoiled)}.")
 
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _place(tensors: list[np.ndarray], of: list[Row], dtype: DTypeLike | None, sharding: ShardingRule | None) -> jax.Array:
+def _place(
+    tensors: list[np.ndarray], of: list[Row], dtype: DTypeLike | None, sharding: ShardingRule | None, spoiled: list[str]
+) -> jax.Array:
     """Copies once, out of the file and into the wanted dtype and layout, then hands the copy to the device."""
-    part = functools.partial(from_hub, tensors, of, dtype)
+
+    def part(index: tuple[slice, ...] | None = None) -> np.ndarray:
+        copy = from_hub(tensors, of, dtype, index)
+        if of[0].name not in spoiled and not is_finite(copy):
+            spoiled.append(of[0].name)
+        return copy
+
     if sharding is None:
         array = jnp.asarray(part())
     else:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from svlm_jax.cli.values import number, size, window
@@ -58,11 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _model(arguments: argparse.Namespace, devices: list[dict[str, Any]]) -> dict[str, Any]:
     from svlm_jax.cache.window import WindowConfig
+    from svlm_jax.checkpoint import hf
     from svlm_jax.cli import doctor_report as doctor
+    from svlm_jax.host.progress import loading
     from svlm_jax.streaming import memory_plan as memory
     from svlm_jax.video.resize import smart_resize
     from svlm_jax.video.source import frames_per_chunk
 
+    if any(Path(arguments.model).glob("*.safetensors")):  # what `load` would refuse does not fit, whatever the memory
+        with loading(f"reading {arguments.model}") as progress:
+            hf.check_weights(Path(arguments.model), progress=progress)
     config, lengths = memory.describe(arguments.model, revision=arguments.revision)
     width, height = arguments.size
     tower = config.vision

@@ -57,7 +57,7 @@ def describe(model: str, *, revision: str | None = None) -> tuple[ModelConfig, L
     """
     if model != hf.EMBEDDED and "/" not in model and not Path(model).exists():
         return preset(model), QWEN_LENGTHS
-    folder = hf.resolve(model, revision=revision, files=("config.json", "preprocessor_config.json", "tokenizer.json"))
+    folder = hf.resolve(model, revision=revision, files=("*config.json", "tokenizer.json"))
     config = registry.config_from_hf(folder)
     if not (folder / "tokenizer.json").exists():
         return config, QWEN_LENGTHS

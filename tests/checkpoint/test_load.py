@@ -17,11 +17,13 @@ from safetensors.numpy import load_file, save_file
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.keys import rows
 from svlm_jax.checkpoint.random import write_random_checkpoint
+from svlm_jax.checkpoint.tensors import is_finite
 from svlm_jax.errors import CheckpointError
 from svlm_jax.models.functional import abstract_params
 from tests import checkpoints
 
 FAMILIES = ("qwen2_5_vl", "qwen2_vl", "llava_onevision")
+INDEX = '{"weight_map": {"a": "%s"}}'
 
 
 @pytest.fixture
@@ -243,6 +245,7 @@ def drop(*names):
             r"mis-shaped 1 tensor: model\.norm\.weight \[32\] instead of \[64\]",
         ),
         (lambda t: {**t, "model.norm.weight": np.zeros(64, np.int32)}, "I32"),
+        (lambda t: {**t, "model.layers.0.mlp.down_proj.qweight": np.zeros((8, 64), np.int32)}, r"qweight\. .*look quantized"),
         (lambda t: {k: v for k, v in t.items() if "layers" not in k}, r"lacks 36 tensors: .*, …"),
     ],
 )
@@ -252,10 +255,61 @@ def test_wrong_tensors_are_named(folder, edit, names):
         hf.load(folder)
 
 
-def test_tied_head_may_be_repeated(folder):
+def configure(folder, **fields):
     raw = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**raw, "tie_word_embeddings": True}))
+    (folder / "config.json").write_text(json.dumps({**raw, **fields}))
+    return raw
+
+
+def test_tied_head_may_be_repeated(folder):
+    configure(folder, tie_word_embeddings=True)
+    rewrite(folder, lambda tensors: {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]})
     assert "head" not in hf.load(folder).params["decoder"]
+
+
+def test_a_head_of_its_own_is_never_dropped(folder):
+    configure(folder, tie_word_embeddings=True)
+    with pytest.raises(CheckpointError, match=r"lm_head.weight that differs from model.embed_tokens.weight"):
+        hf.load(folder)
+
+
+def test_ties_of_the_decoder_alone_hold_where_there_is_no_head(folder):
+    """transformers before 5 wrote false outside and true inside for tied models; others mean what they say outside."""
+    raw = configure(folder, tie_word_embeddings=False)
+    configure(folder, text_config={**raw.get("text_config", {}), "tie_word_embeddings": True})
+    assert "head" in hf.load(folder).params["decoder"]
+    rewrite(folder, drop("lm_head.weight"))
+    checkpoint = hf.load(folder)
+    assert checkpoint.config.text.tie_word_embeddings and "head" not in checkpoint.params["decoder"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.float16])
+def test_weights_that_are_no_numbers_are_said(folder, value, dtype):
+    def spoil(tensors):
+        tensors = {name: tensor.astype(dtype) for name, tensor in tensors.items()}
+        tensors["model.layers.1.self_attn.o_proj.weight"][3, 5] = value
+        return tensors
+
+    rewrite(folder, spoil)
+    for read in (hf.load, hf.check_weights):
+        with pytest.raises(CheckpointError, match=r"NaN or infinite numbers in 1 tensor: .*layers.1.self_attn.o_proj.weight"):
+            read(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_good_weights_are_not_blamed(family):
+    hf.check_weights(checkpoints.tiny(family))
+    big = np.asarray([np.finfo(np.float32).max, -np.finfo(np.float32).max, 1e-45, 0.0], np.float32)
+    assert is_finite(big) and is_finite(big[:3].astype(np.float64)) and not is_finite(np.append(big, np.float32(np.nan)))
+
+
+def test_files_that_the_index_does_not_name_are_said(folder, caplog):
+    names = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, "model.safetensors")}))
+    shutil.copy(folder / "model.safetensors", folder / "more.safetensors")
+    hf.load(folder)
+    assert "more.safetensors is not in model.safetensors.index.json: it is not read" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -263,11 +317,24 @@ def test_tied_head_may_be_repeated(folder):
     [
         (lambda d: (d / "model.safetensors").unlink(), r"holds no \.safetensors"),
         (lambda d: (d / "config.json").unlink(), r"holds no config\.json"),
-        (lambda d: os.truncate(d / "model.safetensors", 500_000), "cut short"),
+        (lambda d: os.truncate(d / "model.safetensors", 500_000), "not a readable safetensors file.*not fully covered"),
         (lambda d: os.truncate(d / "model.safetensors", 100), "not a readable safetensors file"),
         (lambda d: os.truncate(d / "model.safetensors", 0), "not a readable safetensors file"),
         (lambda d: (d / "model.safetensors").write_bytes(b"version https://git-lfs"), "not a readable safetensors file"),
         (lambda d: (d / "model.safetensors.index.json").write_text("{}"), "weight_map"),
+        (lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": {}}'), "the shard of each tensor"),
+        (
+            lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": {"a": 3}}'),
+            "field 'a' is 3: expected text",
+        ),
+        *(
+            (
+                lambda d, shard=shard: (d / "model.safetensors.index.json").write_text(INDEX % shard),
+                r"names of .safetensors files in this folder",
+            )
+            for shard in ("../model.safetensors", "/etc/a.safetensors", "a/../../b.safetensors", "a.bin", "..\\\\a.safetensors")
+        ),
+        (lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"), "pytorch_model.bin is of another kind"),
         (
             lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": {"a": "x-1.safetensors"}}'),
             r"lacks 1 of its 1 shards, first x-1\.safetensors",

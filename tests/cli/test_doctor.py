@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import pytest
@@ -8,6 +9,7 @@ from svlm_jax.cli import main as cli
 from svlm_jax.models.functional import abstract_params
 from svlm_jax.models.presets import PRESETS, preset
 from svlm_jax.streaming.memory_plan import QWEN_LENGTHS, plan
+from tests import checkpoints
 
 
 def report(capsys, *argv):
@@ -115,3 +117,18 @@ def test_llava_sees_tiles_of_one_size(capsys):
     assert model["memory"]["slots_by_role"]["vision"] == 16 * 2 * 196
     assert model["memory"]["parameters_bytes"] == 2 * 8_030_807_584
     assert model["memory"]["fits"] is True
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantized ('gptq')"),
+        ({"num_hidden_layers": 2}, "has unknown"),
+    ],
+)
+def test_what_load_refuses_is_no_fit(tmp_path, capsys, spoil, words):
+    folder = shutil.copytree(checkpoints.tiny(), tmp_path / "model")
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**raw, **spoil}))
+    assert cli.main(["doctor", "--model", str(folder)]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
