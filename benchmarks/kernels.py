@@ -11,7 +11,6 @@ case: the larger of arithmetic at the peak of the tensor cores and bytes that mu
 import argparse
 import dataclasses
 import functools
-import json
 import pathlib
 import sys
 import time
@@ -28,6 +27,7 @@ from jax import lax
 from benchmarks import rivals
 from pallas_kernels import shapes
 from pallas_kernels.dispatch import KERNELS
+from svlm_jax.host.files import write_json
 from svlm_jax.host.machine import describe
 
 LOOP, REPEATS = 20, 5
@@ -163,7 +163,7 @@ def main() -> int:
             "measured": present,
             "rows": [dataclasses.asdict(row) for row in rows],
         }
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+        write_json(arguments.out, report)
     wrong = any(row.implementation == device.implementation and row.seconds is None for row in rows)
     return 1 if present and wrong else 0
 

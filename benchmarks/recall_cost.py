@@ -34,6 +34,7 @@ from benchmarks.soak import resident_bytes
 from svlm_jax.cache.memory_config import MemoryConfig, Policy
 from svlm_jax.cache.memory_state import memory_bytes
 from svlm_jax.eval.efficiency import SIZES, subject
+from svlm_jax.host.files import write_json
 from svlm_jax.host.machine import describe
 from svlm_jax.streaming import qa_session as recalling
 from svlm_jax.streaming.qa_session import QASession
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result[name] = found
         sys.stderr.write(json.dumps({name: found}, indent=1) + "\n")
         if arguments.out:
-            arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+            write_json(arguments.out, result)
 
     with subject(f"random:{arguments.size}", "float32") as vlm:
         bucketed = filled(vlm, "vsb+par")

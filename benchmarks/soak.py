@@ -22,6 +22,7 @@ import numpy as np
 
 from svlm_jax.checkpoint.random import write_random_checkpoint
 from svlm_jax.cli import main as cli
+from svlm_jax.host.files import write_text
 from svlm_jax.host.machine import describe
 from svlm_jax.streaming.session import Session
 
@@ -139,7 +140,7 @@ def main() -> int:
     text = json.dumps(result, indent=1)
     sys.stderr.write(text + "\n")
     if arguments.out:
-        arguments.out.write_text(text + "\n")
+        write_text(arguments.out, text + "\n")
     return 0 if result["passed"] and status in (0, None) and lines == 60 * arguments.minutes else 1
 
 

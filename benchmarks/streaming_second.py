@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import dataclasses
 import gc
-import json
 import os
 import pathlib
 import statistics
@@ -36,6 +35,7 @@ from svlm_jax.cache.window import WindowConfig
 from svlm_jax.checkpoint.random import write_random_checkpoint
 from svlm_jax.engine import commentate as compiled
 from svlm_jax.engine.sampling import Sampling
+from svlm_jax.host.files import write_json
 from svlm_jax.host.machine import describe
 from svlm_jax.streaming.session import Session
 from svlm_jax.streaming.vlm import StreamingVLM
@@ -292,7 +292,7 @@ def main() -> int:
             "machine": describe(),
             **results,
         }
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+        write_json(arguments.out, report)
     wrong = "float32" in results and not results["float32"]["same_tokens"]
     return 1 if wrong or any(result["faster"] < 1 for result in results.values()) else 0  # type: ignore[operator]
 

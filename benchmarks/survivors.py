@@ -19,6 +19,7 @@ import matplotlib.figure
 import numpy as np
 
 from svlm_jax.cache import vsb
+from svlm_jax.host.files import write_json
 from svlm_jax.host.machine import describe
 
 BUDGET, SHORT, FRAME, CLIP, FPS = 12_000, 392, 196, 32, 0.5
@@ -59,7 +60,7 @@ def main() -> int:
         "tokens": {kind: np.histogram(age, edges)[0].tolist() for kind, age in found.items()},
         "older_than_half": {kind: round(float((age > arguments.hours * 30).mean()), 4) for kind, age in found.items()},
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    write_json(arguments.out.with_suffix(".json"), result)
     draw(result, arguments.out.with_suffix(".png"))
     sys.stderr.write(json.dumps(result["older_than_half"]) + "\n")
     return 0

@@ -67,11 +67,12 @@ def show(results: dict[str, dict[str, Any]]) -> None:
 
 def record(path: pathlib.Path, model: str, result: dict[str, Any]) -> None:
     """Adds a model to a file of results, or replaces what that says about it."""
+    from svlm_jax.host.files import write_json
     from svlm_jax.host.machine import describe
 
     models = json.loads(path.read_text())["bytes_on_each_device"] if path.exists() else {}
     models[model] = {"command": " ".join(["python -m benchmarks.training_memory", *sys.argv[1:]]), **result}
-    path.write_text(json.dumps({"machine": describe(), "bytes_on_each_device": models}, indent=1) + "\n")
+    write_json(path, {"machine": describe(), "bytes_on_each_device": models})
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from svlm_jax.checkpoint.convert import convert
 from svlm_jax.errors import CheckpointError, SvlmError
+from svlm_jax.host.files import write_text
 from svlm_jax.host.machine import describe
 from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic.evaluate import evaluate_match
@@ -165,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             found.append(kind.evaluate(vlm, seed, minutes))
             console.print({name: found[-1][name] for name in kind.figures})
         card = _card(kind, config, vlm, steps, minutes, found, arguments.note)
-        (output / "README.md").write_text(card, encoding="utf-8")
+        write_text(output / "README.md", card)
     except SvlmError as error:
         console.print(f"svlm: {' '.join(str(error).split())}", markup=False)
         return 2

@@ -21,8 +21,8 @@ class StreamError(SvlmError):
     """A running stream that cannot go on, e.g. because its cache is full."""
 
 
-class SinkError(SvlmError):
-    """A place for captions that cannot be written, e.g. a missing folder or a full disk."""
+class OutputError(SvlmError):
+    """A file or folder that cannot be written: a missing folder, a full disk, or something that must not be replaced."""
 
 
 class DataError(SvlmError):
@@ -31,6 +31,10 @@ class DataError(SvlmError):
 
 class EvalError(SvlmError):
     """Published evaluation data that cannot be used, or results of another run where new ones were to go."""
+
+
+class TrainError(SvlmError):
+    """A training run that cannot go on, e.g. because its loss is not a number any more."""
 
 
 class EndpointError(SvlmError):

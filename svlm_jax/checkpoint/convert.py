@@ -7,8 +7,8 @@ from jax.typing import DTypeLike
 
 from svlm_jax.checkpoint import hf, orbax_io
 from svlm_jax.checkpoint.export import copy_companions, write_config, write_weights
-from svlm_jax.checkpoint.folders import new_folder
 from svlm_jax.errors import ConfigError
+from svlm_jax.host.folders import new_folder
 
 Layout = Literal["orbax", "hf"]
 

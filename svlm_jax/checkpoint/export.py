@@ -1,7 +1,6 @@
 """Writing checkpoints in the layout of the Hugging Face hub: folders that `transformers` loads with equal logits."""
 
 import functools
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +10,11 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from svlm_jax.checkpoint.folders import new_folder
 from svlm_jax.checkpoint.hf import Progress
 from svlm_jax.checkpoint.keys import Row, rows, to_hub
 from svlm_jax.errors import CheckpointError
+from svlm_jax.host.files import write_json
+from svlm_jax.host.folders import new_folder
 from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.functional import Params
@@ -64,17 +64,15 @@ def copy_companions(source: Path, destination: Path) -> None:
             shutil.copyfile(source / name, destination / name)
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def write_config(folder: Path, config: ModelConfig, dtype: Any) -> None:
     """config.json, and a preprocessor_config.json with the same pixel statistics unless there is one."""
     # Older versions of transformers read torch_dtype, newer ones dtype.
-    write_json(folder / "config.json", {**registry.config_to_hf(config), "torch_dtype": str(dtype), "dtype": str(dtype)})
+    write_json(
+        folder / "config.json", {**registry.config_to_hf(config), "torch_dtype": str(dtype), "dtype": str(dtype)}, indent=2
+    )
     if (folder / "preprocessor_config.json").exists():
         return
-    write_json(folder / "preprocessor_config.json", registry.record(config).preprocessor_fields(config))
+    write_json(folder / "preprocessor_config.json", registry.record(config).preprocessor_fields(config), indent=2)
 
 
 def write_weights(
@@ -102,7 +100,7 @@ def write_weights(
             progress(done, total)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        write_json(folder / "model.safetensors.index.json", index)
+        write_json(folder / "model.safetensors.index.json", index, indent=2)
 
 
 def _leaf(params: Params, row: Row) -> jax.Array:

@@ -10,9 +10,10 @@ import tokenizers
 from jax.typing import DTypeLike
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from svlm_jax.checkpoint.export import write_json, write_weights
-from svlm_jax.checkpoint.folders import new_folder
+from svlm_jax.checkpoint.export import write_weights
 from svlm_jax.errors import ConfigError
+from svlm_jax.host.files import write_json
+from svlm_jax.host.folders import new_folder
 from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig, TextConfig
 from svlm_jax.models.family import Family, Geometry

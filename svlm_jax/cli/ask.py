@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import json
 import queue
 import sys
 import threading
@@ -80,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from svlm_jax.checkpoint.streaming_block import pixel_bounds
     from svlm_jax.host.compile_cache import keep_compiled
+    from svlm_jax.host.files import check_distinct, check_target
     from svlm_jax.host.malloc import limit_arenas
-    from svlm_jax.output.base import check_distinct, check_target
     from svlm_jax.streaming.qa_session import QASession
     from svlm_jax.streaming.schedule import Schedule, timed
     from svlm_jax.streaming.vlm import StreamingVLM
@@ -90,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     keep_compiled()
     settings = _settings(arguments)
     if arguments.jsonl:
-        check_distinct([check_target(arguments.jsonl)], arguments.source)
+        check_distinct([check_target(arguments.jsonl)], [arguments.source, arguments.model])
     with loading(f"loading {arguments.model}") as progress:
         vlm = StreamingVLM.from_pretrained(
             arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
@@ -144,20 +143,13 @@ def _settings(arguments: argparse.Namespace) -> "QASettings":
 @contextlib.contextmanager
 def _records(path: str | None) -> Iterator[Callable[["Answer"], None]]:
     """Writes answers into a file of JSON Lines, each as it comes, so that none is lost when the source breaks."""
-    from svlm_jax.output.base import writing
+    from svlm_jax.host.files import Appender
 
     if path is None:
         yield lambda answer: None
         return
-    with contextlib.ExitStack() as stack:
-        with writing(path):
-            file = stack.enter_context(open(path, "w", encoding="utf-8", buffering=1))  # a line at a time
-
-        def record(answer: "Answer") -> None:
-            with writing(path):
-                file.write(json.dumps(dataclasses.asdict(answer)) + "\n")
-
-        yield record
+    lines = Appender(path, fresh=True)
+    yield lambda answer: lines.append(dataclasses.asdict(answer))
 
 
 # ----------------------------------------------------------------------------------------------- beside `svlm watch`

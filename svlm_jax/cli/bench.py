@@ -64,11 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
     from svlm_jax.eval.efficiency_figure import draw
     from svlm_jax.eval.results import Rows, manifest
     from svlm_jax.host.compile_cache import keep_compiled
+    from svlm_jax.host.files import check_distinct, check_target
     from svlm_jax.host.progress import seconds_of
-    from svlm_jax.output.base import check_target
 
     keep_compiled()
-    check_target(arguments.json)
+    check_distinct([check_target(arguments.json), check_target(arguments.json.with_suffix(".png"))], [arguments.model])
     console = Console(highlight=False, soft_wrap=True)
     with efficiency.subject(arguments.model, arguments.dtype) as vlm:
         plan = plan_of(arguments, vlm)

@@ -1,7 +1,7 @@
 """What `svlm demo` streams, a match that nobody has seen, and how well its captions told it."""
 
 import json
-import shutil
+import tempfile
 from pathlib import Path
 
 from svlm_jax.synthetic.match import Match, write_match
@@ -15,10 +15,9 @@ def prepare(folder: Path, seconds: int, seed: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     match = folder / f"match-{seed}-{seconds}s.mp4"
     if not match.exists():
-        unfinished = folder / "unfinished"
-        video, _ = write_match(unfinished, seed, seconds / 60, fps=FPS)
-        video.replace(match)
-        shutil.rmtree(unfinished)
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as unfinished:
+            video, _ = write_match(unfinished, seed, seconds / 60, fps=FPS)
+            video.replace(match)
     return match
 
 

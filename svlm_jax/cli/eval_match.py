@@ -55,16 +55,16 @@ def run(arguments: argparse.Namespace) -> int:
     """A line of the table for every ten minutes and for the whole, and the file."""
     from rich.console import Console
 
-    from svlm_jax.eval.results import manifest, write_json
+    from svlm_jax.eval.results import manifest
     from svlm_jax.host.compile_cache import keep_compiled
+    from svlm_jax.host.files import check_distinct, check_target, write_json
     from svlm_jax.host.progress import loading, seconds_of
-    from svlm_jax.output.base import check_target
     from svlm_jax.streaming.vlm import StreamingVLM
     from svlm_jax.synthetic.evaluate import evaluate_match
 
     keep_compiled()
     if arguments.json:
-        check_target(arguments.json)
+        check_distinct([check_target(arguments.json)], [arguments.model])
     console = Console(highlight=False, soft_wrap=True)
     with loading(f"loading {arguments.model}") as progress:
         vlm = StreamingVLM.from_pretrained(

@@ -175,8 +175,8 @@ def follow(arguments: argparse.Namespace) -> tuple[float, float]:
     from svlm_jax.checkpoint import hf
     from svlm_jax.checkpoint.streaming_block import pixel_bounds
     from svlm_jax.host.compile_cache import keep_compiled
+    from svlm_jax.host.files import check_distinct, check_target
     from svlm_jax.host.malloc import limit_arenas
-    from svlm_jax.output.base import check_distinct, check_target
     from svlm_jax.streaming.vlm import StreamingVLM
 
     limit_arenas()
@@ -185,7 +185,8 @@ def follow(arguments: argparse.Namespace) -> tuple[float, float]:
     settings, pixels = _settings(arguments, generation), pixel_bounds(generation, arguments.max_pixels)
     targets = (arguments.vtt, arguments.srt, arguments.jsonl, arguments.video)
     check_questions(arguments)
-    check_distinct([check_target(path) for path in targets if path], arguments.source)
+    outputs = [check_target(path) for path in targets if path] + [arguments.save_state] * bool(arguments.save_state)
+    check_distinct(outputs, [arguments.source, arguments.model])
     with contextlib.ExitStack() as stack:
         source = None
         if not arguments.resume:  # what cannot work is said before minutes of loading; a pipe can be opened only once

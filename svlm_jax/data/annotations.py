@@ -11,13 +11,13 @@ answer], ...]}. All times are seconds of the video. LiveCC keeps the index as th
 import dataclasses
 import hashlib
 import itertools
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from svlm_jax.errors import DataError
+from svlm_jax.host.files import atomic_file, json_text, write_json, writing
 from svlm_jax.host.json_files import parse
 from svlm_jax.host.schema import Anything, ListOf, Number, Record, Row, Text, Whole
 
@@ -207,27 +207,22 @@ def write_annotations(path: str | os.PathLike[str], annotations: Iterable[Annota
     The file has its name only when it is complete.
     """
     path = Path(path)
-    unfinished = path.with_name(f"{path.name}.part")
     seeks, at = [], 0
-    try:
-        with open(unfinished, "wb") as file:
-            for annotation in annotations:
-                line = json.dumps(annotation.to_messages(), ensure_ascii=False).encode() + b"\n"
-                seeks.append(at)
-                at += file.write(line)
-        index_path(path).write_text(json.dumps(seeks) + "\n", encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        for annotation in annotations:
+            line = json_text(annotation.to_messages()).encode() + b"\n"
+            seeks.append(at)
+            at += file.write(line)
+        with writing(path):
+            index_path(path).unlink(missing_ok=True)  # a file without an index is read, one with a wrong index is not
+    write_json(index_path(path), seeks, indent=None)
     return len(seeks)
 
 
 def build_index(path: str | os.PathLike[str]) -> Path:
     """Writes the index of an existing file of samples anew; returns its path."""
     index = index_path(path)
-    index.write_text(json.dumps(list(_line_starts(Path(path)))) + "\n", encoding="utf-8")
+    write_json(index, list(_line_starts(Path(path))), indent=None)
     return index
 
 

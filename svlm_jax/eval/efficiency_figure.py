@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from svlm_jax.eval.efficiency import KINDS, PARTS, REAL_TIME
+from svlm_jax.host.files import atomic_file
 
 COLOURS = {"stream": "tab:blue", "hard-reset": "tab:orange", "recompute": "tab:green", "full": "tab:red"}
 TITLES = {
@@ -37,7 +38,8 @@ def draw(rows: Rows, path: Path, title: str) -> None:
     _over_time(memory, there, "device_bytes", "memory of the device's arrays, MiB", 2**-20)
     _parts(parts, there)
     _first(first, there)
-    figure.savefig(path, dpi=120)
+    with atomic_file(path) as file:
+        figure.savefig(file, format=path.suffix.removeprefix("."), dpi=120)
 
 
 def _over_time(ax: Axes, rows: Rows, key: str, title: str, scale: float = 1.0) -> None:

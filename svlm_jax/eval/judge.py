@@ -26,8 +26,8 @@ from typing import Any
 from svlm_jax.errors import EndpointError, EvalError
 from svlm_jax.eval.files import Entry
 from svlm_jax.eval.items import Item
-from svlm_jax.eval.records import mend
 from svlm_jax.host.chat_client import Endpoint
+from svlm_jax.host.files import Appender
 from svlm_jax.host.json_files import read_json_lines
 
 logger = logging.getLogger(__name__)
@@ -62,15 +62,14 @@ class Judge:
 
     def __init__(self, endpoint: Endpoint, cache: Path, *, workers: int = WORKERS) -> None:
         self.name = endpoint.model
-        self._endpoint, self._cache, self._workers = endpoint, cache, workers
+        self._endpoint, self._workers = endpoint, workers
         self._lock = threading.Lock()
-        mend(cache)
-        lines = read_json_lines(cache, EvalError, torn=True) if cache.exists() else ()
-        before = [Entry(record, where) for where, record in lines]
+        self._lines = Appender(cache)
+        before = [Entry(record, where) for where, record in read_json_lines(cache, EvalError)]
         self._kept = {record.text("key"): Verdict(record.text("answer"), record.text("date")) for record in before}
 
     def ask_all(self, system: str, users: Sequence[str], understand: Callable[[str], Any]) -> list[Verdict]:
-        """A verdict for each question, without an answer where the endpoint gives none; EvalError if it cannot be kept."""
+        """A verdict for each question, without an answer where the endpoint gives none; OutputError if it cannot be kept."""
         with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
             return list(pool.map(lambda user: self._ask(system, user, understand), users))
 
@@ -91,13 +90,8 @@ class Judge:
         return verdict
 
     def _keep(self, key: str, verdict: Verdict) -> None:
-        line = json.dumps({"key": key, "judge": self.name, **dataclasses.asdict(verdict)}, ensure_ascii=False) + "\n"
         with self._lock:
-            try:
-                with self._cache.open("a", encoding="utf-8") as file:
-                    file.write(line)
-            except OSError as error:
-                raise EvalError(f"{self._cache} cannot be written: {error.strerror}.") from error
+            self._lines.append({"key": key, "judge": self.name, **dataclasses.asdict(verdict)})
             self._kept[key] = verdict
 
 

@@ -9,8 +9,8 @@ from svlm_jax.eval.predictions import read_predictions
 from svlm_jax.eval.protocols import Row
 from svlm_jax.eval.records import stored
 from svlm_jax.eval.report import report
-from svlm_jax.eval.results import write_json
 from svlm_jax.eval.runner import Run
+from svlm_jax.host.files import write_json
 
 
 def judge_row(run: Run, row: Row, judge: Judge, baseline: Path | None = None) -> dict[str, Any]:

@@ -5,7 +5,6 @@ LiveSports-3K-CC has a line {"video_id", "event_id", "begin", "end", "pred"} for
 """
 
 import collections
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from svlm_jax.errors import EvalError
 from svlm_jax.eval import files
 from svlm_jax.eval.files import Entry
 from svlm_jax.eval.items import Item
+from svlm_jax.host.files import json_text, write_text
 
 PREDICTIONS = "predictions.jsonl"  # in the folder of a row
 
@@ -25,13 +25,7 @@ def write_predictions(path: Path, items: Sequence[Item], records: Mapping[str, M
         lines = _games(said)
     else:
         lines = [_event(item, str(record["response"])) for item, record in said]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
-    except OSError as error:
-        raise EvalError(f"{path} cannot be written: {error.strerror}.") from error
+    write_text(path, "".join(json_text(line) + "\n" for line in lines))
 
 
 def read_predictions(path: Path, items: Sequence[Item]) -> dict[str, str]:

@@ -8,13 +8,12 @@ A later line of an item replaces an earlier one, so what failed can be tried aga
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from svlm_jax.errors import EvalError
-from svlm_jax.eval.results import write_json
+from svlm_jax.host.files import Appender, write_json, writing
 from svlm_jax.host.json_files import read_object, read_record_lines
 from svlm_jax.host.schema import Flag, Kind, ListOf, Number, Object, Record, Row, Text, Whole
 
@@ -60,33 +59,17 @@ class Records:
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], shard: tuple[int, int] = (1, 1)) -> None:
         self.folder = folder
-        self._path = folder / ("items.jsonl" if shard[1] == 1 else f"items.{shard[0]}-of-{shard[1]}.jsonl")
-        try:
+        name = "items.jsonl" if shard[1] == 1 else f"items.{shard[0]}-of-{shard[1]}.jsonl"
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EvalError(f"{folder} cannot be made: {error.strerror}.") from error
         _same_run(folder / "manifest.json", manifest)
-        mend(self._path)
+        self._lines = Appender(folder / name)
 
     def all(self) -> dict[str, dict[str, Any]]:
         return stored(self.folder)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        line = json.dumps(record, ensure_ascii=False) + "\n"
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line)
-        except OSError as error:
-            raise EvalError(f"{self._path} cannot be written: {error.strerror}.") from error
-
-
-def mend(path: Path) -> None:
-    """Cuts off a last line that a kill has torn."""
-    if path.exists():
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            os.truncate(path, whole)
+        self._lines.append(record)
 
 
 def _same_run(path: Path, manifest: Mapping[str, Any]) -> None:

@@ -1,9 +1,7 @@
 """Results in JSON files that are whole at any moment, and measurements that go on where they were interrupted."""
 
-import contextlib
 import datetime
 import json
-import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from svlm_jax.errors import EvalError
+from svlm_jax.host.files import write_json
 from svlm_jax.host.json_files import read_object
 from svlm_jax.host.machine import describe
 from svlm_jax.host.schema import ListOf, Object, Record
@@ -32,19 +31,6 @@ def _commit() -> str | None:
         return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON file that is there as a whole or not at all; EvalError when it cannot be written."""
-    path = Path(path)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        fresh.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise EvalError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 class Rows:

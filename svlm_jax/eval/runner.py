@@ -18,7 +18,8 @@ from svlm_jax.eval.predictions import PREDICTIONS, write_predictions
 from svlm_jax.eval.protocols import Outcome, Protocol, Row
 from svlm_jax.eval.records import Records
 from svlm_jax.eval.report import report
-from svlm_jax.eval.results import manifest, write_json
+from svlm_jax.eval.results import manifest
+from svlm_jax.host.files import write_json
 from svlm_jax.host.json_files import read_object
 
 Progress = Callable[[int, int], None]

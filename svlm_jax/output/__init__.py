@@ -4,7 +4,8 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from svlm_jax.output.base import Sink, SinkGroup, check_distinct, check_target
+from svlm_jax.host.files import check_distinct, check_target
+from svlm_jax.output.base import Sink, SinkGroup
 from svlm_jax.output.callback import Callback
 from svlm_jax.output.captioned_video import CaptionedVideo
 from svlm_jax.output.jsonl import JsonLines
@@ -47,10 +48,10 @@ def open_sinks(
       vtt, srt, jsonl, video: paths of files. original: path of the video, if it is a file that can be read a second time.
       append: continue the text files, see `RecordFile`. A captioned video always begins anew.
     Raises:
-      SinkError: a file cannot be written, two are one file, or one is the original. What was opened before is closed again.
+      OutputError: a file cannot be written, two are one file, or one is the original. What was opened before is closed again.
     """
     targets = [check_target(path) for path in (vtt, srt, jsonl, video) if path is not None]
-    check_distinct(targets, original)
+    check_distinct(targets, [original] if original is not None else [])
     sinks: list[Sink] = [terminal] if terminal is not None else []
     with contextlib.ExitStack() as opened:
         if vtt is not None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from svlm_jax.errors import SinkError
-from svlm_jax.output.base import Closing, check_distinct
+from svlm_jax.errors import OutputError
+from svlm_jax.host.files import check_distinct
+from svlm_jax.output.base import Closing
 from svlm_jax.output.mp4 import Look, Mp4Writer
 from svlm_jax.output.original import CLOSE, Original, planes
 from svlm_jax.output.overlay import draw_caption
@@ -25,13 +26,13 @@ class CaptionedVideo(Closing):
     of the first caption and grows with every caption; an interrupted, even a killed, run leaves a playable file.
 
     Raises:
-      SinkError: the file cannot be written, or is the original; a caption of a live source comes without frames.
+      OutputError: the file cannot be written, or is the original; a caption of a live source comes without frames.
       SourceError: the original cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str], original: str | os.PathLike[str] | None = None):
         self.path = Path(path)
-        check_distinct([self.path], original)
+        check_distinct([self.path], [original] if original is not None else [])
         self._writer = Mp4Writer(path)
         self._source = original
         self._original: Original | None = None
@@ -45,7 +46,7 @@ class CaptionedVideo(Closing):
         if self._source is not None:
             self._copy(caption, caption.end)
         elif frames is None:
-            raise SinkError(f"{self.path} cannot be written: a captioned copy of a live source needs its frames.")
+            raise OutputError(f"{self.path} cannot be written: a captioned copy of a live source needs its frames.")
         else:
             self._show(frames, caption)
         self._last = caption

@@ -12,8 +12,9 @@ import av
 import av.error
 import numpy as np
 
-from svlm_jax.errors import SinkError
-from svlm_jax.output.base import Closing, check_target, writing
+from svlm_jax.errors import OutputError
+from svlm_jax.host.files import check_target, writing
+from svlm_jax.output.base import Closing
 
 TICKS = 60_000  # a second: whole numbers of it for the usual frame rates, and not more than MPEG-4 Part 2 can hold
 FRAGMENT = 1_000_000  # microseconds
@@ -56,7 +57,7 @@ class Look:
 
 
 class Mp4Writer(Closing):
-    """Encodes pictures and copies sound into a file, SinkError when that fails. `begin` comes before all of them."""
+    """Encodes pictures and copies sound into a file, OutputError when that fails. `begin` comes before all of them."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = check_target(path)
@@ -72,7 +73,7 @@ class Mp4Writer(Closing):
         """Lays out the file. `audio` is the stream whose packets will be copied; see `can_copy`."""
         name = next((name for name in ENCODERS if name in av.codecs_available), None)
         if name is None:
-            raise SinkError(f"{self.path} cannot be written: this PyAV has no encoder of {', '.join(ENCODERS)}.")
+            raise OutputError(f"{self.path} cannot be written: this PyAV has no encoder of {', '.join(ENCODERS)}.")
         with self._writing():
             rate = Fraction(look.rate).limit_denominator(1001)
             video = self._container.add_stream(name, rate=rate, options=dict(ENCODERS[name]))

@@ -1,13 +1,13 @@
 """Text files that grow by one whole record at a time, so that a run may stop, or be killed, at any moment."""
 
-import contextlib
 import os
 from typing import Protocol
 
 import numpy as np
 
-from svlm_jax.errors import SinkError
-from svlm_jax.output.base import Closing, check_target, writing
+from svlm_jax.errors import OutputError
+from svlm_jax.host.files import check_target, put, writing
+from svlm_jax.output.base import Closing
 from svlm_jax.streaming.caption import Caption
 
 TOLERANCE = 5e-4  # s; files hold milliseconds
@@ -46,7 +46,7 @@ class RecordFile(Closing):
       append: continue the file if it exists. The first caption replaces what the file holds from its start on: a stream that
         resumes from an earlier state leaves the file that it would have left without stopping.
     Raises:
-      SinkError: the file cannot be written, or cannot be continued because it is something else.
+      OutputError: the file cannot be written, or cannot be continued because it is something else.
     """
 
     def __init__(self, path: str | os.PathLike[str], form: Format, *, append: bool = False):
@@ -68,7 +68,7 @@ class RecordFile(Closing):
 
     def write(self, caption: Caption, frames: np.ndarray | None = None) -> None:
         if self._file.closed:
-            raise SinkError(f"{self.path} cannot be written: it has been closed.")
+            raise OutputError(f"{self.path} cannot be written: it has been closed.")
         with writing(self.path):
             if not self._continued:
                 self._cut(sum(start < caption.start - TOLERANCE for start in self._starts))
@@ -88,13 +88,13 @@ class RecordFile(Closing):
         if not old or header.startswith(old):
             return [0], []
         if not old.startswith(header):
-            raise SinkError(f"{self.path} cannot be continued: it does not begin as {self._form.name} does.")
+            raise OutputError(f"{self.path} cannot be continued: it does not begin as {self._form.name} does.")
         ends, starts = [len(header)], []
         while (found := old.find(separator, ends[-1])) >= 0:
             try:
                 starts.append(self._form.start(old[ends[-1] : found].decode()))
             except ValueError:
-                raise SinkError(f"{self.path} cannot be continued: record {len(ends)} is not {self._form.name}.") from None
+                raise OutputError(f"{self.path} cannot be continued: record {len(ends)} is not {self._form.name}.") from None
             ends.append(found + len(separator))
         return ends, starts
 
@@ -105,14 +105,6 @@ class RecordFile(Closing):
         self._file.seek(self._size)
 
     def _put(self, text: str) -> None:
-        data = memoryview(text.encode("utf-8", "replace"))
-        written = 0
-        try:
-            while written < len(data):
-                written += self._file.write(data[written:])
-        except OSError:
-            with contextlib.suppress(OSError):  # not a file but a pipe
-                self._file.truncate(self._size)
-                self._file.seek(self._size)
-            raise
-        self._size += written
+        data = text.encode("utf-8", "replace")
+        put(self._file, data)
+        self._size += len(data)

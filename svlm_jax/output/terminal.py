@@ -14,7 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from svlm_jax.output.base import Closing, writing
+from svlm_jax.host.files import writing
+from svlm_jax.output.base import Closing
 from svlm_jax.output.text import clean_lines, clock
 from svlm_jax.streaming.caption import Caption
 

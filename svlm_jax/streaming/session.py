@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import pathlib
-import shutil
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +22,8 @@ from svlm_jax.engine import commentate as compiled
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import CheckpointError, ConfigError, StreamError
 from svlm_jax.host.devices import device_memory
+from svlm_jax.host.files import write_json
+from svlm_jax.host.folders import current, replace_folder
 from svlm_jax.host.json_files import read_object
 from svlm_jax.host.schema import ListOf, Number, Object, Record, Text, Whole
 from svlm_jax.models import registry
@@ -42,7 +43,8 @@ logger = logging.getLogger(__name__)
 
 PIECE = 64  # tokens of the opening that go in at a time: one program for every length of history
 QUESTION = 256  # tokens: questions are padded to a multiple of it, so that few programs serve all
-FORMAT = 1  # of a saved stream
+FORMAT = 2  # of a saved stream
+STREAM = "session.json"  # of a saved stream: all but its arrays
 
 KINDS = {
     "system": (Role.SYSTEM,),
@@ -305,40 +307,36 @@ class Session:
         return twin
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Saves the stream so that `StreamingVLM.resume` goes on as if it had never stopped. Replaces an earlier save whole."""
-        state, folder = self.state, pathlib.Path(folder)
-        fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-        for leftover in (fresh, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        orbax_io.save(fresh / "state", state)
-        (fresh / "session.json").write_text(
-            json.dumps(
-                {
-                    "format": FORMAT,
-                    "model": registry.config_to_hf(self.vlm.config),
-                    "dtype": str(self.vlm.dtype),
-                    "settings": self.settings.to_json(),
-                    "sampling": dataclasses.asdict(self.sampling),
-                    "clip_shape": self._clip_shape,
-                    "chunks": self.chunks,
-                    "position": self.position,
-                },
-                indent=1,
-            )
-        )
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        """Saves the stream so that `StreamingVLM.resume` goes on as if it had never stopped.
+
+        An earlier save is replaced in one instant: a process that is killed leaves the one or the other. Raises OutputError
+        when the folder holds anything else (`replace_folder`) or cannot be written.
+        """
+        state = self.state
+        about = {
+            "format": FORMAT,
+            "model": registry.config_to_hf(self.vlm.config),
+            "dtype": str(self.vlm.dtype),
+            "settings": self.settings.to_json(),
+            "sampling": dataclasses.asdict(self.sampling),
+            "clip_shape": self._clip_shape,
+            "chunks": self.chunks,
+            "position": self.position,
+        }
+
+        def write(fresh: pathlib.Path) -> None:
+            orbax_io.save(fresh / "state", state)
+            write_json(fresh / STREAM, about)
+
+        replace_folder(folder, write, is_stream)
 
     @classmethod
     def load(cls, vlm: LoadedVLM, folder: str | pathlib.Path, **changes: Any) -> "Session":
         """See `StreamingVLM.resume`. Raises CheckpointError when the folder holds no stream, or one of another model."""
-        folder = pathlib.Path(folder)
-        path = folder / "session.json"
-        if not path.is_file():
-            raise CheckpointError(f"{folder}: expected a saved stream (a folder with session.json)")
+        version = current(folder)
+        if version is None or not is_stream(version):
+            raise CheckpointError(f"{folder}: expected a saved stream, a folder that --save-state has written")
+        path = version / STREAM
         saved = Record(read_object(path, CheckpointError), str(path), CheckpointError)
         if saved.get("format", Whole()) != FORMAT:
             raise CheckpointError(f"{folder}: saved in format {saved.get('format', Whole())}, expected {FORMAT}")
@@ -353,10 +351,14 @@ class Session:
         if channels != 3 or math.prod(shape) > 2**31:
             raise saved.wrong("clip_shape", shape, "frames, 3 channels, height, width")
         session._build(session._grid(np.empty((frames, 3, height, width), np.uint8)), shape)
-        session._state = orbax_io.load(
-            folder / "state", jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), session.state)
-        )
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), session.state)
+        session._state = orbax_io.load(version / "state", abstract)
         return session
+
+
+def is_stream(version: pathlib.Path) -> bool:
+    """Whether a folder holds a saved stream, and may be replaced by another."""
+    return (version / STREAM).is_file()
 
 
 def _resume_generate(

@@ -14,7 +14,8 @@ import numpy as np
 
 from svlm_jax.data.annotations import Word, write_annotations
 from svlm_jax.data.windows import Overlapped, overlapped
-from svlm_jax.errors import ConfigError, DataError
+from svlm_jax.errors import ConfigError
+from svlm_jax.host.files import writing
 from svlm_jax.synthetic.commentary import line, timed
 from svlm_jax.synthetic.render import Renderer
 from svlm_jax.synthetic.world import TICKS, Event, Tick, ticks
@@ -128,7 +129,7 @@ def write_match(
 ) -> tuple[Path, Path]:
     """Writes `match-<seed>.mp4` and its annotations, cut into chunks by `rule`; returns both paths.
 
-    Raises DataError when the files cannot be written.
+    Raises OutputError when the files cannot be written.
     """
     match, count = Match(seed, scale), round(minutes * 60)
     if count < 1:
@@ -136,11 +137,9 @@ def write_match(
     folder = Path(folder)
     video, annotations = folder / f"match-{seed}.mp4", folder / f"match-{seed}_with_seeks.jsonl"
     words: list[Word] = []
-    try:
+    with writing(video):  # FFmpeg's errors are among the system's
         folder.mkdir(parents=True, exist_ok=True)
         _encode(video, match, count, fps, words)
-    except OSError as error:  # FFmpeg's errors are among them
-        raise DataError(f"{video} cannot be written: {error.strerror}.") from error
     write_annotations(annotations, overlapped(video.name, words, rule, duration=count, title=f"Match {seed}"))
     return video, annotations
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from svlm_jax.checkpoint.export import write_json
-from svlm_jax.checkpoint.folders import new_folder
+from svlm_jax.host.files import write_json
+from svlm_jax.host.folders import new_folder
 from svlm_jax.prompt.commentary import MARKER, QUERY, SYSTEM
 from svlm_jax.synthetic.commentary import VOCABULARY
 from svlm_jax.synthetic.world import HEIGHT, WIDTH

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from svlm_jax.errors import ConfigError
+from svlm_jax.host.files import Appender, write_text, writing
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +28,16 @@ class JsonLines:
 
     def __init__(self, path: Path, first: int = 1) -> None:
         kept = [line for line in _lines(path) if _step(line) is not None and (_step(line) or 0) < first]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, "".join(f"{line}\n" for line in kept))
+        self._lines = Appender(path)
 
     def write(self, step: int, record: Record) -> None:
-        self._file.write(json.dumps({"step": step, **record}) + "\n")
-        self._file.flush()
+        self._lines.append({"step": step, **record})
 
     def close(self) -> None:
-        self._file.close()
+        """Nothing is open between two lines."""
 
 
 class TensorBoard:

@@ -13,7 +13,7 @@ from svlm_jax.checkpoint import hf, orbax_io
 from svlm_jax.checkpoint.convert import convert
 from svlm_jax.checkpoint.export import export
 from svlm_jax.checkpoint.random import write_random_checkpoint
-from svlm_jax.errors import CheckpointError, ConfigError
+from svlm_jax.errors import CheckpointError, ConfigError, OutputError
 from svlm_jax.prompt.tokenizer import Tokenizer
 from tests import checkpoints
 from tests.checkpoint.test_load import FAMILIES, same
@@ -118,7 +118,7 @@ def test_export_refuses(tmp_path):
     checkpoint = hf.load(checkpoints.tiny())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    with pytest.raises(CheckpointError, match="already exists"):
+    with pytest.raises(OutputError, match="already exists"):
         export(tmp_path / "full", checkpoint.config, checkpoint.params)
     with pytest.raises(CheckpointError, match=r"lack decoder\.embed\.weight"):
         export(tmp_path / "a", checkpoint.config, {**checkpoint.params, "decoder": {}})
@@ -155,7 +155,7 @@ def test_conversion_of_dtype(tmp_path):
 def test_conversion_refuses(tmp_path):
     with pytest.raises(ConfigError, match="'gguf'"):
         convert(checkpoints.tiny(), tmp_path / "new", to="gguf")
-    with pytest.raises(CheckpointError, match="already exists"):
+    with pytest.raises(OutputError, match="already exists"):
         convert(checkpoints.tiny(), checkpoints.tiny())
     broken = shutil.copytree(checkpoints.tiny(), tmp_path / "broken")
     (broken / "model.safetensors").unlink()

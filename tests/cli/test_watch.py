@@ -16,6 +16,8 @@ import pytest
 import safetensors.numpy
 
 from svlm_jax.cli import main as cli
+from svlm_jax.host.folders import current
+from svlm_jax.streaming.session import is_stream
 from tests import clips
 
 MODEL = Path(__file__).parents[1] / "golden" / "streamingvlm" / "checkpoint"
@@ -313,7 +315,7 @@ def test_a_signal_leaves_complete_files(number, code, clip, tmp_path):
     assert out["jsonl"].read_text().endswith("\n")
     assert cues(out["vtt"]) == cues(out["srt"]) == sum(not row["silent"] for row in rows)
     assert len(stdout.splitlines()) >= len(rows) - 1
-    assert (tmp_path / "state" / "session.json").exists()
+    assert is_stream(current(tmp_path / "state"))
 
 
 def test_a_kernel_of_another_device_is_refused(clip, capsys):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from svlm_jax.data.annotations import Annotation, AnnotationFile, Question, Word, build_index, index_path, write_annotations
-from svlm_jax.errors import DataError
+from svlm_jax.errors import DataError, OutputError
 
 
 def annotation(number: int = 0, **changes):
@@ -147,5 +147,5 @@ def test_files_without_samples_are_named(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(DataError, match="holds no samples"):
         AnnotationFile(tmp_path / "empty.jsonl")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_annotations(tmp_path / "absent" / "x.jsonl", [])

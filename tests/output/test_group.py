@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from svlm_jax.errors import SinkError
+from svlm_jax.errors import OutputError
 from svlm_jax.output import Callback, SinkGroup, closing_all, open_sinks
 from svlm_jax.output.base import Closing
 from tests import clips
@@ -36,9 +36,9 @@ def test_callback():
         Callback(lambda item: 1 / 0).write(caption(0.0))
 
 
-@pytest.mark.parametrize("failure", [SinkError("full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("failure", [OutputError("full"), KeyboardInterrupt()])
 def test_one_that_fails_does_not_keep_the_others_from_their_caption_and_their_end(failure):
-    sinks = [Recorder(), Recorder(failure), Recorder(SinkError("second")), Recorder()]
+    sinks = [Recorder(), Recorder(failure), Recorder(OutputError("second")), Recorder()]
     frames = np.zeros((2, 3, 28, 28), np.uint8)
     with pytest.raises(type(failure)) as raised, closing_all(sinks) as group:
         group.write(caption(0.0, "word"), frames)
@@ -67,13 +67,13 @@ def test_open_sinks_writes_everything_that_is_asked_for(tmp_path):
 
 
 def test_when_one_cannot_be_opened_nothing_stays_open(tmp_path, recwarn):
-    with pytest.raises(SinkError, match="does not exist"):
+    with pytest.raises(OutputError, match="does not exist"):
         open_sinks(vtt=tmp_path / "a.vtt", srt=tmp_path / "nowhere" / "a.srt")
     (tmp_path / "a.jsonl").write_text("no json\n")
-    with pytest.raises(SinkError, match="cannot be continued"):
+    with pytest.raises(OutputError, match="cannot be continued"):
         open_sinks(vtt=tmp_path / "a.vtt", jsonl=tmp_path / "a.jsonl", append=True)
-    with pytest.raises(SinkError, match="it is another output too"):
+    with pytest.raises(OutputError, match="it is another output too"):
         open_sinks(vtt=tmp_path / "a.vtt", srt=tmp_path / "." / "a.vtt")
-    with pytest.raises(SinkError, match="it is the video itself"):
+    with pytest.raises(OutputError, match="which is being read"):
         open_sinks(vtt=tmp_path / "a.jsonl", original=tmp_path / "a.jsonl")
     assert (tmp_path / "a.jsonl").read_text() == "no json\n"

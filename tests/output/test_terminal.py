@@ -8,7 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from svlm_jax.errors import SinkError
+from svlm_jax.errors import OutputError
 from svlm_jax.output import Status, Terminal, terminal
 from svlm_jax.streaming.caption import Timing
 from tests.output.sink_helpers import caption
@@ -166,7 +166,7 @@ def test_a_closed_pipe_is_one_sentence():
             raise BrokenPipeError(32, "Broken pipe")
 
     view = Terminal(STATUS, Console(file=Closed()))
-    with pytest.raises(SinkError, match=r"^the terminal cannot be written: Broken pipe\.$"):
+    with pytest.raises(OutputError, match=r"^the terminal cannot be written: Broken pipe\.$"):
         view.write(caption(0.0, "word"))
 
 

@@ -11,7 +11,7 @@ import textwrap
 
 import pytest
 
-from svlm_jax.errors import SinkError
+from svlm_jax.errors import OutputError
 from svlm_jax.output import JsonLines, SubRip, WebVtt
 from svlm_jax.output.text import clean_lines, clock, seconds_of
 from svlm_jax.streaming.caption import Timing
@@ -211,7 +211,7 @@ def test_append_to_a_file_without_cues(old, tmp_path):
 def test_append_refuses_files_of_another_kind_and_leaves_them_alone(kind, old, tmp_path):
     path = tmp_path / "x"
     path.write_text(old)
-    with pytest.raises(SinkError, match="cannot be continued"):
+    with pytest.raises(OutputError, match="cannot be continued"):
         KINDS[kind](path, append=True)
     assert path.read_text() == old
 
@@ -225,7 +225,7 @@ def test_every_caption_is_on_disk_when_write_returns(kind, tmp_path):
         assert len(PARSERS[kind](path.read_text())) == i + 1
     sink.close()
     sink.close()
-    with pytest.raises(SinkError, match="closed"):
+    with pytest.raises(OutputError, match="closed"):
         sink.write(caption(9.0, "late"))
 
 
@@ -273,7 +273,7 @@ def test_full_disk_is_one_sentence_and_the_file_stays_valid(kind, tmp_path):
             return getattr(self.file, name)
 
     whole, sink._file = sink._file, FullDisk(sink._file)
-    with pytest.raises(SinkError, match=r"x cannot be written: No space left on device\.$"):
+    with pytest.raises(OutputError, match=r"x cannot be written: No space left on device\.$"):
         sink.write(caption(1.0, "does not fit"))
     assert len(PARSERS[kind](path.read_text())) == 1
     sink._file = whole
@@ -284,21 +284,21 @@ def test_full_disk_is_one_sentence_and_the_file_stays_valid(kind, tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_really_full_device(tmp_path):
-    with pytest.raises(SinkError, match="No space left on device"):
+    with pytest.raises(OutputError, match="No space left on device"):
         WebVtt("/dev/full")
 
 
 @kinds
 def test_unusable_paths(kind, tmp_path):
-    with pytest.raises(SinkError, match=r"the folder .*nowhere does not exist"):
+    with pytest.raises(OutputError, match=r"the folder .*nowhere does not exist"):
         KINDS[kind](tmp_path / "nowhere" / "x")
-    with pytest.raises(SinkError, match="is a folder"):
+    with pytest.raises(OutputError, match="is a folder"):
         KINDS[kind](tmp_path)
     locked = tmp_path / "locked"
     locked.touch()
     locked.chmod(0o400)
     if not os.access(locked, os.W_OK):  # root may write anywhere
-        with pytest.raises(SinkError, match="Permission denied"):
+        with pytest.raises(OutputError, match="Permission denied"):
             KINDS[kind](locked)
 
 

@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from svlm_jax.errors import SinkError, SourceError
+from svlm_jax.errors import OutputError, SourceError
 from svlm_jax.output import CaptionedVideo
 from svlm_jax.output.overlay import draw_caption
 from tests import clips
@@ -187,7 +187,7 @@ def test_live_frames(tmp_path):
         sink.write(caption(7.0, WORDS), frames)
         sink.write(caption(8.0), frames + 0)
         sink.write(caption(12.0, WORDS, dropped=3.0), frames)
-        with pytest.raises(SinkError, match="needs its frames"):
+        with pytest.raises(OutputError, match="needs its frames"):
             sink.write(caption(13.0))
     times, after = decode(tmp_path / "b.mp4")
     assert times == pytest.approx([0, 0.5, 1, 1.5, 5, 5.5], abs=1e-4)
@@ -203,12 +203,12 @@ def test_errors_are_one_sentence(tmp_path):
     content = original.read_bytes()
     (tmp_path / "link.mp4").symlink_to(original)
     for path in (original, tmp_path / "link.mp4"):
-        with pytest.raises(SinkError, match="it is the video itself"):
+        with pytest.raises(OutputError, match="which is being read"):
             CaptionedVideo(path, original)
     assert original.read_bytes() == content
-    with pytest.raises(SinkError, match="does not exist"):
+    with pytest.raises(OutputError, match="does not exist"):
         CaptionedVideo(tmp_path / "nowhere" / "b.mp4", original)
-    with pytest.raises(SinkError, match="is a folder"):
+    with pytest.raises(OutputError, match="is a folder"):
         CaptionedVideo(tmp_path, original)
     with (
         CaptionedVideo(tmp_path / "b.mp4", tmp_path / "missing.mp4") as sink,
@@ -225,10 +225,10 @@ def test_a_full_disk_is_one_sentence(tmp_path):
     sink = CaptionedVideo(tmp_path / "b.mp4", original)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(SinkError, match=r"b\.mp4 cannot be written: File too large\.$"):
+        with pytest.raises(OutputError, match=r"b\.mp4 cannot be written: File too large\.$"):
             for i in range(10):
                 sink.write(caption(float(i), WORDS))
-        with contextlib.suppress(SinkError):
+        with contextlib.suppress(OutputError):
             sink.close()
         sink.close()
     finally:

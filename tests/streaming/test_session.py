@@ -12,6 +12,7 @@ from svlm_jax.cache.ring import Role
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.engine import commentate as step
 from svlm_jax.errors import CheckpointError, ConfigError, StreamError
+from svlm_jax.host.folders import current
 from svlm_jax.video.chunk import Chunk
 from tests import clips
 from tests.streaming import streams
@@ -273,12 +274,13 @@ def test_a_stream_of_another_model(tmp_path):
     session.save(tmp_path / "saved")
     with pytest.raises(CheckpointError, match="another model"):
         model("qwen2_vl").resume(tmp_path / "saved")
-    saved = json.loads((tmp_path / "saved/session.json").read_text())
-    (tmp_path / "saved/session.json").write_text(json.dumps({**saved, "format": 99}))
+    described = current(tmp_path / "saved") / "session.json"
+    saved = json.loads(described.read_text())
+    described.write_text(json.dumps({**saved, "format": 99}))
     with pytest.raises(CheckpointError, match="format 99"):
         model().resume(tmp_path / "saved")
     for field, value in (("chunks", -1), ("position", float("nan")), ("clip_shape", [2, 3, 2**14, 2**14 + 1]), ("dtype", None)):
-        (tmp_path / "saved/session.json").write_text(json.dumps({**saved, field: value}))
+        described.write_text(json.dumps({**saved, field: value}))
         with pytest.raises(CheckpointError, match=f"field '{field}"):
             model().resume(tmp_path / "saved")
 

@@ -9,7 +9,7 @@ import pytest
 from svlm_jax.data.annotations import Annotation, AnnotationFile
 from svlm_jax.data.chunks import ChunkSettings, turns
 from svlm_jax.data.clips import Pixels, read_clip
-from svlm_jax.errors import ConfigError, DataError
+from svlm_jax.errors import ConfigError, OutputError
 from svlm_jax.synthetic import Match, write_match
 from svlm_jax.synthetic.commentary import KINDS, SCORED, VOCABULARY, line, parse
 from svlm_jax.synthetic.render import CYAN, MAGENTA, ORANGE, PALE, TEAM, WHITE, Renderer
@@ -162,7 +162,7 @@ def test_matches_that_cannot_be_are_named(arguments):
 
 def test_a_match_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_match(tmp_path / "file", 1, 1)
     with pytest.raises(ConfigError, match="at least one second"):
         write_match(tmp_path, 1, 0)
