@@ -81,13 +81,14 @@ def _rule(arguments: argparse.Namespace) -> "Overlapped | Annealing":
 def _curator(arguments: argparse.Namespace) -> "Curator | None":
     from svlm_jax.data.curate import Curator
     from svlm_jax.host.chat_client import Endpoint
+    from svlm_jax.host.redact import mask
 
     if not arguments.endpoint:
         if arguments.model or arguments.live_share is not None:
             raise ConfigError("--model and --live-share are about the language model of an --endpoint, and none is given.")
         return None
     if not arguments.model:
-        raise ConfigError(f"--endpoint {arguments.endpoint} needs the --model there that is asked.")
+        raise ConfigError(f"--endpoint {mask(arguments.endpoint)} needs the --model there that is asked.")
     return Curator(Endpoint(arguments.endpoint, arguments.model))
 
 

@@ -24,6 +24,7 @@ from launch import flags
 from launch.cluster import COORDINATOR, LOCAL_DEVICES, PROCESS, PROCESSES
 from launch.train import PREEMPTED
 from svlm_jax.errors import SvlmError
+from svlm_jax.host.retry import Backoff
 
 GRACE = 60.0  # seconds that the others get when one process has died
 LONGEST_PAUSE = 300.0
@@ -78,7 +79,7 @@ def supervise(group: Group, restarts: int, say: Callable[[str], None], *, pause:
         # 2: something given does not fit, and would not fit the next time.
         if code in (0, 2) or group.terminated or attempt == restarts:
             return code
-        wait = 0.0 if code == PREEMPTED else min(pause * 2**attempt, LONGEST_PAUSE)
+        wait = 0.0 if code == PREEMPTED else Backoff(pause, LONGEST_PAUSE, jitter=0).delay(attempt + 1)
         say(f"the run ended with {code}; restart {attempt + 1} of {restarts} in {wait:.0f} s")
         again = time.monotonic() + wait
         while time.monotonic() < again and not group.terminated:

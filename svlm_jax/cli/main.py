@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from svlm_jax.cli import ask, bench, convert, demo, doctor, eval, train, watch
 from svlm_jax.errors import SvlmError
+from svlm_jax.host.redact import redact
 from svlm_jax.host.signals import BOTH, Interrupted, interruptible
 
 DESCRIPTION = """\
@@ -34,7 +35,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one sentence, like every other error here."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"svlm: {message} (`{self.prog} --help` explains)\n")
+        self.exit(2, f"svlm: {redact(message, sys.argv)} (`{self.prog} --help` explains)\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,13 +55,22 @@ def parser() -> argparse.ArgumentParser:
 
 def complain(sentence: object) -> None:
     """Say one sentence on stderr, on one line, however long it is."""
-    sys.stderr.write(f"svlm: {' '.join(str(sentence).split())}\n")
+    sys.stderr.write(f"svlm: {' '.join(redact(str(sentence), sys.argv).split())}\n")
+
+
+class Plain(logging.Formatter):
+    """Messages of anybody, with the addresses in them masked."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record), sys.argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; user errors become one sentence on stderr and the code 2."""
     arguments = parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="svlm: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain("svlm: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if arguments.debug:
         logging.getLogger("svlm_jax").setLevel(logging.DEBUG)
         logging.getLogger("pallas_kernels").setLevel(logging.DEBUG)
@@ -72,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return interrupted.exit_code
     except Exception as error:
         if arguments.debug:
-            traceback.print_exc()
+            sys.stderr.write(redact(traceback.format_exc(), sys.argv))
         if isinstance(error.__cause__, BrokenPipeError):
             return 141  # SIGPIPE: whoever read our output has gone (`svlm watch ... | head`) and needs no sentence
         if isinstance(error, SvlmError | NotImplementedError):  # the latter from a kernel that was asked for by name

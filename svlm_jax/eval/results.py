@@ -12,13 +12,14 @@ from svlm_jax.errors import EvalError
 from svlm_jax.host.files import write_json
 from svlm_jax.host.json_files import read_object
 from svlm_jax.host.machine import describe
+from svlm_jax.host.redact import redact
 from svlm_jax.host.schema import ListOf, Object, Record
 
 
 def manifest(command: Sequence[str], **said: Any) -> dict[str, Any]:
     """What stands beside every result: command, date (UTC), commit, machine with versions, and what else is `said`."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"command": shlex.join(command), "date": now, "commit": _commit(), "machine": describe(), **said}
+    return {"command": redact(shlex.join(command), command), "date": now, "commit": _commit(), "machine": describe(), **said}
 
 
 def _commit() -> str | None:

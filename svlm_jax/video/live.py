@@ -1,54 +1,19 @@
-"""What only live sources need: a clock that follows the wall, reconnecting, camera devices, and names without credentials."""
+"""What only live sources need: a clock that follows the wall, reconnecting, camera devices."""
 
 import dataclasses
 import os
 import platform
-import random
 import re
 from collections.abc import Callable, Iterable, Iterator
-from urllib.parse import urlsplit, urlunsplit
 
 import av.device
 import av.error
 
 from svlm_jax.errors import SourceError
+from svlm_jax.host.retry import Again, Backoff, GaveUp, Retry
 from svlm_jax.video.reader import Decoded, VideoReader
 
-SECRET_NAMES = re.compile(r"pass|pwd|token|key|secret|sig|auth|user|cred|login|session", re.IGNORECASE)
-SECRET_LENGTH = 24  # a query value this long is more likely a token than something to read
 LATE = 1.0  # s; frames further behind the wall clock than this are stamped with it
-
-
-def mask(url: str) -> str:
-    """The URL as messages may show it: without user, password, and query values that look like secrets."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    netloc = f"***@{host}" if "@" in parts.netloc else host
-    return urlunsplit((parts.scheme, netloc, parts.path, "&".join(map(_mask_value, parts.query.split("&"))), ""))
-
-
-def _mask_value(pair: str) -> str:
-    name, equals, value = pair.partition("=")
-    secret = SECRET_NAMES.search(name) or len(value) >= SECRET_LENGTH
-    return f"{name}=***" if equals and secret else ("***" if not equals and len(name) >= SECRET_LENGTH else pair)
-
-
-@dataclasses.dataclass(frozen=True)
-class Backoff:
-    """Waiting times between attempts to reconnect: doubled from `first` to `longest` seconds, each spread by `jitter`.
-
-    After `attempts` failures in a row the source gives up; None never does. A connection that delivered a frame starts anew.
-    """
-
-    first: float = 0.5
-    longest: float = 30.0
-    jitter: float = 0.25
-    attempts: int | None = 10
-
-    def delay(self, failures: int, spread: float | None = None) -> float:
-        """Seconds to wait after `failures` (1, 2, ...) failures in a row; `spread` in [-1, 1] replaces the random one."""
-        spread = random.uniform(-1, 1) if spread is None else spread  # not for cryptography
-        return min(self.longest, self.first * 2 ** min(failures - 1, 30)) * (1 + self.jitter * spread)
 
 
 class LiveClock:
@@ -113,35 +78,39 @@ def live_frames(
     Raises:
       SourceError: the source is lost for good.
     """
-    failures = 0
+    retry = Retry(
+        backoff or Backoff(attempts=0),
+        wait=wait,
+        on_failure=lambda why, failures, delay: on_status(f"{why}; attempt {failures} to reconnect in {delay:.1f} s."),
+    )
+
+    def again() -> VideoReader:
+        try:
+            return connect()
+        except SourceError as error:
+            raise Again(str(error).rstrip(".")) from None
+
     while True:
         try:
             for decoded in clock.restamp(reader):
-                if failures:
+                if retry.failures:
                     on_status(f"{reader.name} is back.")
-                failures = 0
+                retry.succeeded()
                 yield decoded
             return
         except SourceError as error:
-            reason = str(error).rstrip(".")
+            lost = Again(str(error).rstrip("."))
             if backoff is None:
                 raise
         finally:
             reader.close()
         clock.reconnected()
-        while True:
-            failures += 1
-            if backoff.attempts is not None and failures > backoff.attempts:
-                raise SourceError(f"{reason}; gave up after {backoff.attempts} attempts to reconnect.")
-            delay = backoff.delay(failures)
-            on_status(f"{reason}; attempt {failures} to reconnect in {delay:.1f} s.")
-            if wait(delay):
+        try:
+            reader = retry(again, after=lost)
+        except GaveUp as error:
+            if error.stopped:
                 return
-            try:
-                reader = connect()
-                break
-            except SourceError as error:
-                reason = str(error).rstrip(".")
+            raise SourceError(f"{error}; gave up after {error.failures - 1} attempts to reconnect.") from None
 
 
 def camera(index: int) -> tuple[str, str]:

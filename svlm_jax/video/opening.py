@@ -14,11 +14,13 @@ from urllib.request import url2pathname
 import numpy as np
 
 from svlm_jax.errors import ConfigError, SourceError
+from svlm_jax.host.redact import mask
+from svlm_jax.host.retry import Backoff
 from svlm_jax.video.chunk import SourceInfo
 from svlm_jax.video.chunk_queue import ChunkQueue
 from svlm_jax.video.frame_source import FrameSource, array_frames
 from svlm_jax.video.http_file import HttpFile
-from svlm_jax.video.live import Backoff, LiveClock, camera, live_frames, mask
+from svlm_jax.video.live import LiveClock, camera, live_frames
 from svlm_jax.video.reader import Decoded, VideoReader
 
 # What opens `scheme:rest`: a function, or where to find it ("module:function"), imported when it is first asked for.

@@ -12,12 +12,12 @@ from typing import Literal, Self
 import numpy as np
 
 from svlm_jax.errors import ConfigError
+from svlm_jax.host.retry import Backoff
 from svlm_jax.video.chunk import Chunk, SourceInfo
 from svlm_jax.video.chunk_queue import Behind, ChunkQueue
 from svlm_jax.video.container import MAX_INPUT_PIXELS
 from svlm_jax.video.decode_thread import ModelSize, pump
 from svlm_jax.video.frame_source import FrameSource
-from svlm_jax.video.live import Backoff
 from svlm_jax.video.opening import How, open_spec, picture_span, register_scheme
 from svlm_jax.video.resize import FACTOR, MAX_PIXELS, MIN_PIXELS, TEMPORAL_PATCH, smart_resize
 from svlm_jax.video.sampler import PtsSampler, PublishedSampler

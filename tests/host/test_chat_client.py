@@ -1,5 +1,8 @@
 """Language models behind an endpoint: what the servers of the day want."""
 
+import contextlib
+import http.server
+import threading
 import time
 
 import pytest
@@ -36,16 +39,16 @@ def test_other_refusals_are_final(server):
 @pytest.mark.parametrize(
     ("reply", "why"),
     [
-        (b'{"choices"', "IncompleteRead"),  # the connection breaks
+        (b'{"choices"', "peer closed connection"),
         ((200, b'{"choices": [{"message": {"content": null}}]}'), "not a chat completion"),
         ((200, b"<html>"), "not a chat completion"),
         (503, "HTTP 503"),
-        (0.3, "closed connection|timed out"),
+        (1.3, "timed out|disconnected"),
     ],
 )
 def test_answers_that_are_none_are_asked_for_again(server, reply, why):
     server.replies = [reply, "A", reply, reply]
-    endpoint = Endpoint(server.url, "judge", pause=0.01, tries=2, timeout=0.2)
+    endpoint = Endpoint(server.url, "judge", pause=0.01, tries=2, timeout=1.0)
     assert endpoint.ask("judge", "A or B?") == "A"
     with pytest.raises(EndpointError, match=f"gave no answer in 2 tries: .*({why})"):
         endpoint.ask("judge", "A or B?")
@@ -62,3 +65,39 @@ def test_a_server_says_how_long_to_wait(server):
 def test_an_address_that_is_none():
     with pytest.raises(ConfigError, match="endpoint 'judge:8000': expected an address that begins with http"):
         Endpoint("judge:8000", "judge")
+
+
+def test_the_key_goes_nowhere_else(server):
+    """A redirect is not followed, not even to the same host."""
+    server.headers = {"Location": f"{server.url}other"}
+    server.reply = lambda request: 307
+    url = server.url.replace("http://", "http://anna:geheim@")
+    with pytest.raises(EndpointError, match=r"answers with a redirect \(HTTP 307\): expected the final address") as error:
+        Endpoint(url, "judge", key="geheim", pause=0.01).ask("judge", "A or B?")
+    assert len(server.requests) == 1 and "geheim" not in repr(error.value)
+
+
+@pytest.mark.parametrize(("drip", "why"), [(b"x" * (5 << 20), "more than 4 MiB"), (b"x" * 40, "timed out after 0.5 s")])
+def test_size_and_total_time_of_a_reply_are_bounded(drip, why):
+    """A server that sends without end, or a byte now and then, which no time limit of a single read would end."""
+
+    class Endless(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for begin in range(0, len(drip), size := max(1, len(drip) // 40)):
+                    self.wfile.write(drip[begin : begin + size])
+                    time.sleep(0 if size > 1 else 0.1)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as peer:
+        threading.Thread(target=peer.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        begin = time.perf_counter()
+        endpoint = Endpoint(f"http://127.0.0.1:{peer.server_port}", "judge", tries=1, timeout=0.5 if "timed" in why else 20)
+        with pytest.raises(EndpointError, match=why):
+            endpoint.ask("judge", "A or B?")
+        assert time.perf_counter() - begin < 3
+        peer.shutdown()

@@ -1,0 +1,67 @@
+"""Addresses as anybody may see them."""
+
+import logging
+
+import pytest
+
+from svlm_jax.cli.main import main
+from svlm_jax.eval.results import manifest
+from svlm_jax.host.redact import mask, redact
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("rtsp://anna:p@cam.example:554/h264?channel=1", "rtsp://***@cam.example:554/h264?channel=***"),
+        ("rtsp://anna@cam.example/live/ch0", "rtsp://***@cam.example/live/ch0"),
+        ("rtsp://anna:p@ss@cam.example/live", "rtsp://***@cam.example/live"),
+        ("rtsp://anna:p/ss@cam.example/live", "rtsp://***"),
+        ("rtsp://anna:p?ss@cam.example/live", "rtsp://***"),
+        ("rtsp://anna:p#ss@cam.example/live", "rtsp://***"),
+        ("rtsp://anna:p ss@cam.example/live", "rtsp://***@cam.example/live"),
+        ("rtsp://cam.example/user=admin_password=x_channel=1.sdp", "rtsp://cam.example/***"),
+        ("rtsps://cam.example:7441/AbCdEfGh12345678", "rtsps://cam.example:7441/***"),
+        ("rtmp://live.example/app/live_7_plain", "rtmp://live.example/app/***"),
+        ("https://cdn.example/a.m3u8?token=abc&quality=high", "https://cdn.example/a.m3u8?token=***&quality=***"),
+        ("https://cdn.example/a.mp4?secret#access_token=1", "https://cdn.example/a.mp4?***"),
+        ("https://cdn.example/a.mp4?next=x@secret.example", "https://***"),
+        ("srt://host:9000?streamid=abc", "srt://host:9000?streamid=***"),
+        ("http://[::1]:8080/match-2024_final.mp4", "http://[::1]:8080/match-2024_final.mp4"),
+        ("https://pass%word/a.mp4", "https://***/a.mp4"),
+        ("match.mp4", "match.mp4"),
+    ],
+)
+def test_what_is_not_known_to_be_harmless_is_masked(url: str, masked: str) -> None:
+    assert mask(url) == masked
+
+
+def test_texts_of_others_are_masked_too() -> None:
+    text = "svlm: 'rtsp://a:b@h/x' fails (https://h/y.mp4?t=1), see http://h/docs."
+    assert redact(text) == "svlm: 'rtsp://***@h/x' fails (https://h/y.mp4?t=***), see http://h/docs."
+    assert redact("cannot open rtsp://a b:c@h/x", ["rtsp://a b:c@h/x"]) == "cannot open rtsp://***@h/x"
+
+
+def test_nothing_that_is_said_or_written_holds_the_secret(capsys, caplog) -> None:
+    secret = "rtsp://anna:geheim@127.0.0.1:1/live?key=geheim"
+    for argv in (
+        ["watch", secret, "--model", "embedded", "--debug", "--no-live"],
+        ["watch", "a.mp4", "--model", "embedded", secret],
+        ["ask", secret, "Who?", "--model", "embedded-facts", "--debug"],
+    ):
+        with pytest.raises(SystemExit):
+            raise SystemExit(main(argv))
+    said = capsys.readouterr()
+    assert "127.0.0.1:1" in said.err and "Traceback" in said.err
+    assert "geheim" not in said.err + said.out + caplog.text
+    assert "geheim" not in str(manifest(["svlm", "watch", secret]))
+
+
+def test_messages_of_libraries_are_masked(capsys) -> None:
+    with pytest.raises(SystemExit):
+        raise SystemExit(main(["doctor", "--model", "nowhere", "--debug"]))
+    handler = logging.StreamHandler()
+    from svlm_jax.cli.main import Plain
+
+    handler.setFormatter(Plain("svlm: %(message)s"))
+    record = logging.LogRecord("httpx2", logging.INFO, "", 0, "POST %s", ("https://u:geheim@h/v1",), None)
+    assert handler.format(record) == "svlm: POST https://***@h/v1"
