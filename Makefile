@@ -1,12 +1,14 @@
 # `make demo` and `make test` do all the set-up themselves; they need Python >= 3.11, no GPU.
-.PHONY: demo test slow kernels notebooks lint format clean
+.PHONY: demo test slow newest kernels notebooks lint format clean
 
 # The first Python that is new enough; PYTHON=/path/to/python overrides it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV ?= .venv
-# What is installed for the tests beside the package; CI adds aot, which compiles for an H200 without one.
+# What is installed for the tests beside the package. An environment keeps what it was made with: other EXTRAS, other VENV.
 EXTRAS ?= dev
+# Not empty: the newest releases of what the extras pin.
+UNPINNED ?=
 # One process a core (each needs about 2 GB); the tests of one file stay together, because they share what they compile.
 # A process that crashes ends the run: without the last option, xdist would wait for its tests for ever.
 TEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
@@ -24,13 +26,17 @@ test: $(VENV)/dev.stamp
 slow:
 	@$(MAKE) --no-print-directory test WHICH=slow
 
-# The kernels on a jax with Mosaic GPU (Python 3.12): their suites, and compiled for an H200 and TPUs without either.
+# `make test` with the newest releases of what it pins, its oracles before all: what they do otherwise is news, not our fault.
+newest:
+	@$(MAKE) --no-print-directory test VENV=.venv-newest UNPINNED=yes
+
+# The kernels: their suites, and compiled for an H200 and TPUs without either; on a jax with Mosaic GPU (Python 3.12) where
+# there is one.
 NEWER ?= $(shell for p in python3.12 python3.13 python3 ~/.pyenv/versions/3.1[23].*/bin/python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 12) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 kernels:
-	@if test -z "$(NEWER)"; then echo "make kernels: skipped, there is no Python 3.12 or 3.13 here (set NEWER=/path/to/python)."; \
-	else $(MAKE) --no-print-directory test VENV=.venv-kernels PYTHON=$(NEWER) EXTRAS=test,aot,aot-tpu \
-		TEST_ARGS="tests/aot tests/kernels --no-loadscope-reorder $(TEST_ARGS)"; fi
+	@$(MAKE) --no-print-directory test VENV=.venv-kernels PYTHON=$(or $(NEWER),$(PYTHON)) EXTRAS=test,aot,aot-tpu \
+		TEST_ARGS="tests/aot tests/kernels --no-loadscope-reorder $(TEST_ARGS)"
 
 # The notebooks that people open, from their sources.
 notebooks: $(VENV)/dev.stamp
@@ -40,19 +46,25 @@ lint: $(VENV)/dev.stamp
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 
 format: $(VENV)/dev.stamp
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-kernels demo-output
+	rm -rf $(VENV) .venv-kernels .venv-newest demo-output
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "svlm-jax needs Python 3.11 or newer: none found (set PYTHON=/path/to/python)." >&2; exit 2; }
 	@echo "creating $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "cannot create a virtual environment: install your system's python3-venv package." >&2; exit 2; }
+
+# The names of what the extras for tests pin.
+PINNED := $(BIN)/python -c 'import tomllib; \
+	extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	print(*(line.split("==")[0] for extra in ("test", "dev") for line in extras[extra] if "==" in line))'
 
 # A stamp is newer than what it was installed from; code changes need no reinstall, because the install is editable.
 $(VENV)/runtime.stamp: pyproject.toml requirements.txt | $(BIN)/python
@@ -63,4 +75,5 @@ $(VENV)/runtime.stamp: pyproject.toml requirements.txt | $(BIN)/python
 $(VENV)/dev.stamp: pyproject.toml requirements.txt | $(BIN)/python
 	@echo "installing svlm-jax and its test tools into $(VENV) (once, some minutes)"
 	@$(PIP) install -e '.[$(EXTRAS)]'
+	@$(if $(UNPINNED),$(PIP) install --upgrade $$($(PINNED)))
 	@touch $(VENV)/runtime.stamp $@

@@ -26,12 +26,19 @@ def missing(target: str) -> str | None:
     """Why programs cannot be compiled for `target` here; None if they can."""
     assert target in TARGETS, target
     if target in TPUS:
-        return None if importlib.util.find_spec("libtpu") else "needs libtpu: pip install -e .[aot-tpu]"
-    if importlib.util.find_spec("jax_plugins.xla_cuda13") is None:
+        return None if _installed("libtpu") else "needs libtpu: pip install -e .[aot-tpu]"
+    if not _installed("jax_plugins.xla_cuda13"):
         return "needs the CUDA plugin of this jaxlib: pip install -e .[aot]"
-    if shutil.which("ptxas") is None and importlib.util.find_spec("nvidia.cu13") is None:
+    if shutil.which("ptxas") is None and not _installed("nvidia.cu13"):
         return "needs ptxas: a CUDA 13 toolkit, or pip install -e .[aot]"
     return None
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package around it
+        return False
 
 
 def device(target: str):
