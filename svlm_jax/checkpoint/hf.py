@@ -21,6 +21,7 @@ from svlm_jax.checkpoint.keys import Row, from_hub, rows
 from svlm_jax.checkpoint.tensors import SafetensorsFile, is_finite, open_folder
 from svlm_jax.errors import CheckpointError
 from svlm_jax.host.json_files import read_object
+from svlm_jax.host.schema import brief
 from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.functional import Params, abstract_params
@@ -259,7 +260,7 @@ def _check_finite(folder: Path, spoiled: list[str]) -> None:
 
 
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return ", ".join(map(brief, names[:3])) + (", …" if len(names) > 3 else "")
 
 
 def _place(

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from svlm_jax.errors import CheckpointError
 from svlm_jax.host.json_files import read_object
-from svlm_jax.host.schema import Object, Record, Text
+from svlm_jax.host.schema import Object, Record, Text, brief
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class SafetensorsFile:
         entry, shape = self._header[name], self.shape(name)
         if entry["dtype"] not in _DTYPES:
             raise CheckpointError(
-                f"{self.path}: {name} has dtype {entry['dtype']}, expected one of {', '.join(_DTYPES)} (not quantized)."
+                f"{self.path}: {brief(name)} has dtype {entry['dtype']}, expected one of {', '.join(_DTYPES)} (not quantized)."
             )
         dtype, _ = _DTYPES[entry["dtype"]]
         begin, end = entry["data_offsets"]
@@ -96,7 +96,7 @@ def open_folder(folder: Path) -> dict[str, SafetensorsFile]:
         file = SafetensorsFile(path)
         for name in file.names:
             if name in where:
-                raise CheckpointError(f"{folder} holds {name} twice, in {where[name].path.name} and in {path.name}.")
+                raise CheckpointError(f"{folder} holds {brief(name)} twice, in {where[name].path.name} and in {path.name}.")
             where[name] = file
     return where
 
@@ -110,7 +110,8 @@ def _indexed(folder: Path) -> list[Path]:
         raise index.wrong("weight_map", {}, "the shard of each tensor")
     for shard in shards:
         parts = PurePosixPath(shard)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in shard or "\0" in shard or not shard.endswith(".safetensors"):
+        outside = parts.is_absolute() or ".." in parts.parts or "\\" in shard or "\0" in shard
+        if outside or len(shard) > 200 or not shard.endswith(".safetensors"):
             raise index.wrong("weight_map", shard, "names of .safetensors files in this folder")
     absent = [shard for shard in shards if not (folder / shard).is_file()]
     if absent:

@@ -107,7 +107,7 @@ def _names(lines: Sequence[str], bounds: Sequence[int], vtt: bool) -> dict[int, 
             name -= 1
         adjacent = bool(line)
         number = _number(lines[name]) if name >= 0 else None
-        apart = name == 0 or not lines[name - 1]
+        apart = name < 1 or not lines[name - 1]
         follows = number is not None and last is not None and number == last + 1
         if (adjacent and apart and (vtt or number is not None)) or (adjacent and number is not None and numbered) or follows:
             found[at] = name

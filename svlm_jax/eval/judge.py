@@ -109,7 +109,7 @@ def rating(answer: str) -> tuple[bool, int] | None:
     try:
         data = ast.literal_eval(found[0])
         right, points = str(data["pred"]).strip().lower(), float(data["score"])
-    except (ValueError, SyntaxError, LookupError, TypeError):
+    except (ValueError, SyntaxError, LookupError, TypeError, MemoryError, RecursionError):  # of what is nested too deep
         return None
     return (right == "yes", int(points)) if right in ("yes", "no") and 0 <= points <= 5 and points == int(points) else None
 

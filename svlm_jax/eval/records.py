@@ -15,7 +15,7 @@ from typing import Any
 from svlm_jax.errors import EvalError
 from svlm_jax.host.files import Appender, write_json, writing
 from svlm_jax.host.json_files import read_object, read_record_lines
-from svlm_jax.host.schema import Flag, Kind, ListOf, Number, Object, Record, Row, Text, Whole
+from svlm_jax.host.schema import Flag, Kind, ListOf, Number, Object, Record, Row, Text, Whole, brief
 
 CHANGING = ("date", "machine", "commit", "command", "limit")  # may differ when a run goes on; all of them are kept
 CONTINUED = "continued"  # in a manifest: these of every later run that was not the same as the one before
@@ -85,7 +85,7 @@ def _same_run(path: Path, manifest: Mapping[str, Any]) -> None:
     for name in sorted({*found, *wanted} - {*CHANGING, CONTINUED}):
         if found.get(name) != wanted.get(name):
             raise EvalError(
-                f"{path.parent} holds results of another run: {name} was {_short(found.get(name))}, now it is "
+                f"{path.parent} holds results of another run: {brief(name)} was {_short(found.get(name))}, now it is "
                 f"{_short(wanted.get(name))}; expected another folder."
             )
     runs = [found, *later]

@@ -28,6 +28,12 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
+def brief(text: str, most: int = 80) -> str:
+    """A text from a file for a sentence: its beginning, in one line."""
+    text = " ".join(text[: most + 1].split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 class Unfit(Exception):
     """A value that is not of its kind; `path` leads to it from the field, e.g. "[3]"."""
 
@@ -262,7 +268,7 @@ class Record:
         value = self.data.get(name, REQUIRED)
         if value is REQUIRED or (value is None and not isinstance(kind, Nullable | Anything)):
             if default is REQUIRED:
-                has = ", ".join(sorted(map(str, self.data))[:20]) or "none"
+                has = ", ".join(brief(name) for name in sorted(map(str, self.data))[:20]) or "none"
                 raise self.error(f"{self.where} has no field {name!r}, expected {kind.expected}; it has {has}.")
             return default
         try:
@@ -281,7 +287,7 @@ class Record:
 
     def wrong(self, name: str, value: Any, expected: str) -> SvlmError:
         """The error that a field's value is not what was expected."""
-        return self.error(f"{self.where}, field {name!r} is {_SHORT.repr(value)}: expected {expected}.")
+        return self.error(f"{self.where}, field {_SHORT.repr(name)} is {_SHORT.repr(value)}: expected {expected}.")
 
     def known(self, kinds: Mapping[str, Kind[Any]]) -> dict[str, Any]:
         """Those fields that the kinds name and that are there, each as its kind; null is there where it means something."""

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import json
 import logging
-import math
 import os
 import pathlib
 import time
@@ -24,8 +23,6 @@ from svlm_jax.errors import CheckpointError, ConfigError, StreamError
 from svlm_jax.host.devices import device_memory
 from svlm_jax.host.files import write_json
 from svlm_jax.host.folders import current, replace_folder
-from svlm_jax.host.json_files import read_object
-from svlm_jax.host.schema import ListOf, Number, Object, Record, Text, Whole
 from svlm_jax.models import registry
 from svlm_jax.models.config import ClipGrid
 from svlm_jax.models.functional import Params
@@ -37,14 +34,13 @@ from svlm_jax.video.source import Source, open_source
 if TYPE_CHECKING:
     pass
 from svlm_jax.streaming.loaded import LoadedVLM
-from svlm_jax.streaming.settings import StreamSettings, sampling_from_json
+from svlm_jax.streaming.saved import FORMAT, STREAM, is_stream, read_saved
+from svlm_jax.streaming.settings import StreamSettings
 
 logger = logging.getLogger(__name__)
 
 PIECE = 64  # tokens of the opening that go in at a time: one program for every length of history
 QUESTION = 256  # tokens: questions are padded to a multiple of it, so that few programs serve all
-FORMAT = 2  # of a saved stream
-STREAM = "session.json"  # of a saved stream: all but its arrays
 
 KINDS = {
     "system": (Role.SYSTEM,),
@@ -336,29 +332,14 @@ class Session:
         version = current(folder)
         if version is None or not is_stream(version):
             raise CheckpointError(f"{folder}: expected a saved stream, a folder that --save-state has written")
-        path = version / STREAM
-        saved = Record(read_object(path, CheckpointError), str(path), CheckpointError)
-        if saved.get("format", Whole()) != FORMAT:
-            raise CheckpointError(f"{folder}: saved in format {saved.get('format', Whole())}, expected {FORMAT}")
-        model, dtype = json.loads(json.dumps(registry.config_to_hf(vlm.config))), str(vlm.dtype)
-        if (saved.get("model", Object()), saved.get("dtype", Text())) != (model, dtype):
-            raise CheckpointError(f"{folder}: this stream was saved with another model or dtype than {vlm.name}, {dtype}")
-        settings = StreamSettings.from_json(saved.get("settings", Object()), f"{path}, settings")
-        session = cls(vlm, dataclasses.replace(settings, **changes))
-        session.sampling = sampling_from_json(saved.get("sampling", Object()), f"{path}, sampling")
-        session.chunks, session.position = saved.get("chunks", Whole(least=0)), saved.get("position", Number(least=0))
-        frames, channels, height, width = shape = saved.get("clip_shape", ListOf(Whole(least=1, most=2**14), least=4, most=4))
-        if channels != 3 or math.prod(shape) > 2**31:
-            raise saved.wrong("clip_shape", shape, "frames, 3 channels, height, width")
-        session._build(session._grid(np.empty((frames, 3, height, width), np.uint8)), shape)
+        model = json.loads(json.dumps(registry.config_to_hf(vlm.config)))
+        saved = read_saved(version / STREAM, model, str(vlm.dtype), vlm.name)
+        session = cls(vlm, dataclasses.replace(saved.settings, **changes))
+        session.sampling, session.chunks, session.position = saved.sampling, saved.chunks, saved.position
+        session._build(session._grid(np.empty(saved.clip_shape, np.uint8)), saved.clip_shape)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), session.state)
         session._state = orbax_io.load(version / "state", abstract)
         return session
-
-
-def is_stream(version: pathlib.Path) -> bool:
-    """Whether a folder holds a saved stream, and may be replaced by another."""
-    return (version / STREAM).is_file()
 
 
 def _resume_generate(

@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from svlm_jax.cli import main as cli
 from svlm_jax.host.folders import current
-from svlm_jax.streaming.session import is_stream
+from svlm_jax.streaming.saved import is_stream
 from tests import clips
 
 MODEL = Path(__file__).parents[1] / "golden" / "streamingvlm" / "checkpoint"
