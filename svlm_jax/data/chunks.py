@@ -8,7 +8,7 @@ attention (arXiv 2510.09608 section 2.2). A word belongs to the second in which 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import jax
@@ -21,6 +21,7 @@ from svlm_jax.errors import ConfigError, DataError
 from svlm_jax.models import registry
 from svlm_jax.models.config import ClipGrid, ModelConfig
 from svlm_jax.prompt.commentary import MARKER, SYSTEM, PromptBuilder, label
+from svlm_jax.prompt.tokenizer import Encode, fill
 
 IGNORED = -100  # label of a token that is not learned
 EPSILON = 1e-6  # s; rounding of times
@@ -151,13 +152,11 @@ class ChunkBuilder:
     """Turns annotations and their frames into samples, for one model.
 
     Args:
-      encode: text -> ids; special tokens recognised, none added.
+      encode: of a tokenizer.
       model: whose patches and positions count.
     """
 
-    def __init__(
-        self, encode: Callable[[str], list[int]], model: ModelConfig, settings: ChunkSettings = ChunkSettings()
-    ) -> None:
+    def __init__(self, encode: Encode, model: ModelConfig, settings: ChunkSettings = ChunkSettings()) -> None:
         registry.require(model, "train")
         self.encode, self.model, self.settings = encode, model, settings
         self._prompt = PromptBuilder(encode, model.video_token_id, system=settings.system, max_query=MAX_QUERY)
@@ -224,15 +223,15 @@ class ChunkBuilder:
         newline, end = self.encode("\n"), self.encode("<|im_end|>")
         row.tokens(self._prompt.opening(previous, keep=(self.settings.sink, self.settings.tail)))
         for number, turn in enumerate(spoken):
-            said = self.encode(turn.words + MARKER) + end
+            said = self.encode(turn.words + MARKER, literal=True) + end
             if turn.skipped:
                 row.gap(self._advance(turn, grid) + len(said) + bool(number))
                 continue
             if number:
                 row.text(newline)
             row.tokens(self._prompt.turn(turn.start, turn.end, grid, turn.query or None))
-            learned = said if turn.truth is None else wanted(said, self.encode(turn.truth + MARKER) + end)
-            given = len(self.encode(turn.words[: turn.given])) if turn.given >= 0 else len(said)
+            learned = said if turn.truth is None else wanted(said, self.encode(turn.truth + MARKER, literal=True) + end)
+            given = len(self.encode(turn.words[: turn.given], literal=True)) if turn.given >= 0 else len(said)
             row.text(said, [IGNORED] * given + learned[given:])
 
     def _advance(self, turn: Turn, grid: ClipGrid) -> float:
@@ -245,15 +244,16 @@ class ChunkBuilder:
 
     def _published(self, row: "_Row", previous: str, spoken: Sequence[Turn], grid: ClipGrid) -> None:
         sink, tail, header = self.settings.sink, self.settings.tail, "<|im_start|>assistant\n"
-        row.text(self.encode(f"<|im_start|>system\n{self.settings.system}<|im_end|>\n"))
-        history = self.encode(f"<|im_start|>previous text\n{previous}<|im_end|>\n")
+        row.text(fill(self.encode, "<|im_start|>system\n{}<|im_end|>\n", self.settings.system))
+        history = fill(self.encode, "<|im_start|>previous text\n{}<|im_end|>\n", previous)
         row.text(history if len(history) < sink + tail else history[:sink] + history[-tail:])
         for number, turn in enumerate(spoken):
             blank = " " if number else ""
-            row.text(self.encode(f"<|im_start|>user\n{label(turn.start, turn.end)}{blank}{turn.query}<|vision_start|>"))
+            opening = f"{label(turn.start, turn.end)}{blank}{turn.query}"
+            row.text(fill(self.encode, "<|im_start|>user\n{}<|vision_start|>", opening))
             row.clip(self.model.video_token_id, grid)
             row.text(self.encode("<|vision_end|><|im_end|>\n"))
-            reply = self.encode(f"{header}{turn.words}{MARKER}<|im_end|>")
+            reply = fill(self.encode, header + "{}<|im_end|>", turn.words + MARKER)
             skip = len(self.encode(header))
             row.text(reply, [IGNORED] * skip + reply[skip:])
             row.text(self.encode("\n"))

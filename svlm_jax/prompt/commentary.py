@@ -7,7 +7,7 @@ of the next turn here: the device knows whether it is due (`cache.window.pending
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from svlm_jax.cache.ring import Role, Tokens
 from svlm_jax.cache.window import TurnIds
 from svlm_jax.errors import ConfigError
 from svlm_jax.models.config import ClipGrid
+from svlm_jax.prompt.tokenizer import Encode, fill
 
 QUERY = "Commentate on what happens in the video."
 SYSTEM = "You are a helpful assistant."
@@ -35,7 +36,7 @@ class PromptBuilder:
     """Builds the token arrays of a stream.
 
     Args:
-      encode: text -> ids; special tokens recognised, none added.
+      encode: of a tokenizer.
       video_pad: id of <|video_pad|>.
       system: text of the system turn, which never leaves the cache: the place for instructions that must last.
       text_positions: give patches 1-D positions like text (positions="text" of a window).
@@ -44,7 +45,7 @@ class PromptBuilder:
 
     def __init__(
         self,
-        encode: Callable[[str], list[int]],
+        encode: Encode,
         video_pad: int,
         *,
         system: str = SYSTEM,
@@ -71,12 +72,12 @@ class PromptBuilder:
 
         The published code encodes the whole history once and cuts it a second later; keep=None does the same.
         """
-        words = self.encode(previous)
+        words = self.encode(previous, literal=True)
         if keep is not None:
             words = cut_middle(words, *keep)
         return self._build(
             [
-                (self.encode(f"<|im_start|>system\n{self.system}<|im_end|>\n"), Role.SYSTEM, -1),
+                (fill(self.encode, "<|im_start|>system\n{}<|im_end|>\n", self.system), Role.SYSTEM, -1),
                 (self.encode("<|im_start|>previous text\n"), Role.PREV_OPEN, -1),
                 (words, Role.PREV_WORDS, -1),
                 (self.encode("<|im_end|>\n"), Role.PREV_CLOSE, -1),
@@ -85,7 +86,7 @@ class PromptBuilder:
 
     def turn(self, start: float, end: float, grid: ClipGrid, query: str | None = None) -> Tokens:
         """The user turn of the chunk [start, end) and the opening of its reply, padded to `turn_length(grid)`."""
-        asked = self.encode(query) if query else []
+        asked = self.encode(query, literal=True) if query else []
         if len(asked) > self.max_query:
             raise ConfigError(f"the query has {len(asked)} tokens: expected at most {self.max_query}")
         ids = self.encode(label(start, end))

@@ -9,12 +9,13 @@ letter and ask for the letter.
 
 import dataclasses
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from svlm_jax.errors import ConfigError
 from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
+from svlm_jax.prompt.tokenizer import Encode, fill
 
 LETTERS = string.ascii_uppercase
 CHOOSE = "Answer with the option's letter from the given choices directly."
@@ -71,15 +72,18 @@ def listed(question: str, choices: Sequence[str]) -> str:
     return f"{question}\n{options}\n{CHOOSE}"
 
 
+EARLIER = "{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n<|im_start|>user\n"  # a question and its answer
+
+
 class Dialogue:
     """Builds the token arrays of a conversation about one video.
 
     Args:
-      encode: text -> ids; special tokens recognised, none added.
+      encode: of a tokenizer.
       stop: ids that end an answer, beside <|im_end|>.
     """
 
-    def __init__(self, model: ModelConfig, encode: Callable[[str], list[int]], system: str, stop: Sequence[int] = ()) -> None:
+    def __init__(self, model: ModelConfig, encode: Encode, system: str, stop: Sequence[int] = ()) -> None:
         self.model, self.encode, self.system = model, encode, system
         # The video stands between marks, or ends with a newline of its own (the embedding that `VLM.newline` gives it).
         self.marks: tuple[list[int], list[int]] = [], [model.video_token_id, *encode("\n")]
@@ -91,7 +95,7 @@ class Dialogue:
 
     def prefix(self) -> list[int]:
         """What stands before the video."""
-        return self.encode(f"<|im_start|>system\n{self.system}<|im_end|>\n<|im_start|>user\n") + self.marks[0]
+        return fill(self.encode, "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n", self.system) + self.marks[0]
 
     def turn(self, question: str, choices: Sequence[str] | None, follows: Answer | None) -> Turn:
         """What stands behind it: earlier questions and answers, the question, and the opening of its answer.
@@ -104,10 +108,8 @@ class Dialogue:
             self.letter_ids(len(choices))
             question = listed(question, choices)
         history = () if follows is None else follows.history
-        before = "".join(
-            f"{asked}<|im_end|>\n<|im_start|>assistant\n{said}<|im_end|>\n<|im_start|>user\n" for asked, said in history
-        )
-        parts = [(self.marks[1] + self.encode(before), False), (self.encode(question), True)]
+        before = fill(self.encode, EARLIER * len(history), *(text for pair in history for text in pair))
+        parts = [(self.marks[1] + before, False), (self.encode(question, literal=True), True)]
         parts.append((self.encode("<|im_end|>\n<|im_start|>assistant\n"), False))
         token = [token for ids, _ in parts for token in ids]
         return Turn(token, [asked for ids, asked in parts for _ in ids], question, history)

@@ -61,7 +61,7 @@ class Session:
             vlm.config.video_token_id,
             system=settings.system,
             text_positions=settings.window.positions == "text",
-            max_query=len(vlm.tokenizer.encode(settings.query)) if settings.query else 0,
+            max_query=len(vlm.tokenizer.encode(settings.query, literal=True)) if settings.query else 0,
         )
         self.turns = self.prompt.turn_ids(stop_ids(generation))
         self.last: compiled.StepOutput | None = None  # what the device returned for the newest chunk
@@ -150,7 +150,7 @@ class Session:
         The question and its answer stand on a fork, in the `qa_token_budget` that the settings keep for them. Raises
         ConfigError when they have no room there.
         """
-        length = len(self.prompt.encode(question))
+        length = len(self.prompt.encode(question, literal=True))
         if length + max_new_tokens > self.settings.qa_token_budget:
             raise ConfigError(
                 f"a question of {length} tokens with an answer of up to {max_new_tokens}: expected at most "

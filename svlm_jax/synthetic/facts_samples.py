@@ -7,7 +7,7 @@ Token for token what `streaming.dialogue` puts before and behind a video, the qu
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.positions import rope_positions
 from svlm_jax.prompt.commentary import SYSTEM
 from svlm_jax.prompt.qa import Answer, Dialogue
+from svlm_jax.prompt.tokenizer import Encode
 from svlm_jax.synthetic.facts import ASKED, SHOWN, Fact, Facts
 from svlm_jax.synthetic.facts_render import SIDE
 
@@ -61,7 +62,7 @@ class FactSamples:
     """`count` clips with their questions, a set for the pipeline. Every number is a stream of its own.
 
     Args:
-      encode: text -> ids; special tokens recognised, none added.
+      encode: of a tokenizer.
       seed: of the streams; keep those for evaluation apart by another one.
     """
 
@@ -69,7 +70,7 @@ class FactSamples:
 
     def __init__(
         self,
-        encode: Callable[[str], list[int]],
+        encode: Encode,
         model: ModelConfig,
         *,
         seed: int = 0,

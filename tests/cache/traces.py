@@ -34,7 +34,7 @@ def load() -> list[dict]:
 def builder() -> prompt.PromptBuilder:
     tokenizer = Tokenizer.from_file(str(GOLDEN / "streamingvlm/checkpoint/tokenizer.json"))
 
-    def encode(text: str) -> list[int]:
+    def encode(text: str, *, literal: bool = False) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False).ids
 
     (video_pad,) = encode("<|video_pad|>")
