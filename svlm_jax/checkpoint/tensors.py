@@ -45,7 +45,7 @@ class SafetensorsFile:
                 header = json.loads(file.read(size))
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError, SafetensorError) as error:
-            raise CheckpointError(f"{path} is not a readable safetensors file: {error}.") from error
+            raise CheckpointError(f"{path} is not a readable safetensors file: {brief(str(error), 300)}.") from error
         header.pop("__metadata__", None)
         self._header = header
         self._start = 8 + size

@@ -11,6 +11,7 @@ from typing import Protocol
 import tokenizers
 
 from svlm_jax.errors import CheckpointError
+from svlm_jax.host.schema import brief
 
 # What structures a prompt. Other added tokens are words that a vocabulary has as a whole.
 _MARK = re.compile(r"<[^<>\s]+>")
@@ -43,7 +44,7 @@ class Tokenizer:
         try:
             self._inner = _whole(tokenizers.Tokenizer.from_file(str(path)))
         except Exception as error:  # the library raises bare Exception
-            raise CheckpointError(f"{path} is not a readable tokenizer: {error}.") from error
+            raise CheckpointError(f"{path} is not a readable tokenizer: {brief(str(error), 300)}.") from error
 
     def encode(self, text: str, *, literal: bool = False) -> list[int]:
         """The ids of a text. Marks such as <|im_end|> are tokens in it; with `literal` they are text like any other."""

@@ -51,7 +51,8 @@ def fuzz(
 
 def fuzz_in_process(name: str, count: int, *, seed: int, failures: Path) -> dict[str, int]:
     """`fuzz` in processes of their own: one that crashes or stalls is counted, and the next goes on behind that file."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.fuzz.run"])  # what all of them import is imported once
     begin = time.perf_counter()
     total: dict[str, int] = dict.fromkeys(("inputs", "read", "refused", "foreign", "hangs", "crashes", "memory_mb"), 0)
     first = 0
