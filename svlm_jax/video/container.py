@@ -61,9 +61,11 @@ def pick_picture(container: av.container.InputContainer, name: str, variant: int
     """
     if container.format.name.endswith(STILL_FORMATS):
         raise SourceError(f"{name} is not a video (FFmpeg reads it as {container.format.name}); a video file was expected.")
-    streams = [stream for stream in container.streams.video if not stream.disposition & NO_PICTURE]
+    pictures = [stream for stream in container.streams.video if not stream.disposition & NO_PICTURE]
+    streams = [stream for stream in pictures if stream.codec_context is not None]
     if not streams:
         held = "only sound" if container.streams.audio else "no video"
+        held = "video that no decoder knows" if pictures else held
         raise SourceError(f"{name} holds {held}; a video stream was expected.")
     if variant is not None:
         heights = sorted({stream.height for stream in streams})
@@ -87,7 +89,7 @@ def _size(stream: av.VideoStream) -> tuple[int, int]:
 def pick_sound(container: av.container.InputContainer) -> av.AudioStream | None:
     """The stream to listen to: one that is flagged as default, else the first."""
     return max(
-        container.streams.audio,
+        (stream for stream in container.streams.audio if stream.codec_context is not None),
         key=lambda stream: (bool(stream.disposition & Disposition.default), -stream.index),
         default=None,
     )

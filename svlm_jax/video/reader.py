@@ -344,7 +344,7 @@ class VideoReader:
     def _decode_packet(self, packet: av.Packet) -> Iterator[Decoded]:
         begin = time.perf_counter()
         try:
-            frames = packet.decode()
+            frames = self._stream.decode(packet)
         except av.error.FFmpegError:
             return
         for frame in frames:
