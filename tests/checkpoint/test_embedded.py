@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from configs import facts
-from configs.match import CHUNKS, SIZE, architecture, get_config
+from configs.match import architecture, get_config
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.streaming_block import streaming_block
 from svlm_jax.cli import main as cli
@@ -27,10 +27,13 @@ def test_it_is_small_and_complete(name, folder, most, wanted):
 
 
 def test_it_is_streamed_as_it_was_trained():
-    assert get_config().data.chunks == CHUNKS
+    """What its files say, beside the configuration that trains it."""
+    data = get_config().data
     block = streaming_block(hf.generation_config("embedded"))
-    assert (block["window"]["sink"], block["window"]["tail"]) == (CHUNKS.sink, CHUNKS.tail) and block["query"] is None
-    assert block["max_pixels"] == SIZE[0] * SIZE[1]
+    assert (block["window"]["sink"], block["window"]["tail"]) == (data.chunks.sink, data.chunks.tail)
+    assert block["query"] is None is data.chunks.query
+    pictures = {bucket.size for bucket in data.pipeline.buckets}
+    assert {block["max_pixels"]} == {height * width for height, width in pictures}
     assert block["sampling"]["temperature"] == 0 and block["sampling"]["repetition_penalty"] == 1
 
 

@@ -1,5 +1,6 @@
 """The table of kernels: rivals compute the same, wrong answers get no time, and what was not measured says so."""
 
+import dataclasses
 import functools
 import json
 
@@ -36,16 +37,34 @@ def test_cases_that_a_library_cannot_express_are_left_out():
     assert rivals.of(cache.case(1, 96), "mosaic_tpu") == []
 
 
-def test_measured_rows_are_consistent(monkeypatch):
-    monkeypatch.setattr(kernels, "LOOP", 2)
-    case = cache.case(5, 96)
+def test_a_row_says_what_was_measured(monkeypatch):
+    """2 and 4 µs for 3e5 operations and 1e4 bytes, where the device needs 3 µs for the former and 1 µs for the latter."""
+    seconds = iter((2e-6, 4e-6))
+    monkeypatch.setattr(kernels, "duration", lambda call, arrays: next(seconds))
+    case = dataclasses.replace(cache.case(5, 96), flops=3e5, bytes=1e4)
     ours, xla, cudnn = kernels.measure(case, HERE, present=True)
     assert (ours.implementation, xla.implementation, cudnn.implementation) == ("reference", "xla", "cudnn")
-    for row in (ours, xla):
-        assert row.note == "" and row.seconds > 0 and row.error < kernels.TOLERANCE
-        assert row.tflops == pytest.approx(case.flops / row.seconds / 1e12)
-        assert row.share == pytest.approx(kernels.roofline(case, HERE) / row.seconds)
+    for row, measured in ((ours, (2e-6, 0.15, 0.005, 1.5)), (xla, (4e-6, 0.075, 0.0025, 0.75))):
+        assert row.note == "" and row.error < kernels.TOLERANCE
+        assert (row.seconds, row.tflops, row.tbytes, row.share) == pytest.approx(measured)
     assert cudnn.seconds is None and cudnn.note, "cuDNN cannot run on a CPU: a row with the reason"
+
+
+def test_a_duration_is_the_best_of_its_loops_a_call(monkeypatch):
+    """Loops of 8, 2 and 6 s, of two calls each, after one that compiles and is not timed."""
+    monkeypatch.setattr(kernels, "LOOP", 2)
+    monkeypatch.setattr(kernels, "REPEATS", 3)
+    clock = iter((0.0, 8.0, 10.0, 12.0, 20.0, 26.0))
+    monkeypatch.setattr(kernels.time, "perf_counter", lambda: next(clock))
+    calls = []
+
+    def call(x):
+        jax.debug.callback(lambda: calls.append(1))
+        return x
+
+    assert kernels.duration(call, (jnp.zeros(1),)) == 1.0
+    jax.effects_barrier()
+    assert len(calls) == 2 * (1 + 3)
 
 
 def test_a_wrong_answer_gets_no_time():

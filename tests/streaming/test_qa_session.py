@@ -80,6 +80,18 @@ def tokens(stream) -> list[np.ndarray]:
 # ------------------------------------------------------------------------------------------- what is seen
 
 
+def test_every_token_of_an_answer_is_drawn_by_a_key_of_its_own():
+    """So hot that the scores do not count: one key for all would draw one token again and again."""
+    hot = dataclasses.replace(GREEDY, temperature=1e6, max_new_tokens=8)
+
+    def drawn(seed):
+        stream = model().qa_session(memory=dataclasses.replace(SMALL, policy="fifo"), fps=1.0, sampling=hot, seed=seed)
+        return watch(stream, 0, 1).ask(QUESTION).tokens
+
+    assert len(set(drawn(1))) > 4
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
 @pytest.mark.parametrize(
     "family", [pytest.param(name, marks=[] if name == "qwen2_5_vl" else pytest.mark.slow) for name in registry.FAMILIES]
 )

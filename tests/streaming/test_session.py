@@ -13,6 +13,7 @@ from svlm_jax.cache.window import WindowConfig
 from svlm_jax.engine import commentate as step
 from svlm_jax.errors import CheckpointError, ConfigError, StreamError
 from svlm_jax.host.folders import current
+from svlm_jax.streaming import session as sessions
 from svlm_jax.video.chunk import Chunk
 from tests import clips
 from tests.streaming import streams
@@ -64,12 +65,25 @@ def test_future_frames_change_nothing(uninterrupted):
     assert run(other, 4, 6, seed=5) != uninterrupted[4:6]
 
 
-def test_split_timing_says_the_same(uninterrupted):
+def test_split_timing_says_the_same_and_times_each_part(uninterrupted, monkeypatch):
+    """By a clock that only the three programs move, each by a time of its own."""
+    now = [0.0]
+    monkeypatch.setattr(sessions.time, "perf_counter", lambda: now[0])
+
+    def takes(seconds, program):
+        def run_it(*arguments, **options):
+            now[0] += seconds
+            return program(*arguments, **options)
+
+        return run_it
+
+    for name, seconds in (("_see", 1.0), ("_prefill", 10.0), ("_generate", 100.0)):
+        monkeypatch.setattr(sessions, name, takes(seconds, getattr(sessions, name)))
     split = stream(split_timing=True)
     captions = [split.feed(streams.chunk(i)) for i in range(6)]
     assert [caption.tokens for caption in captions] == uninterrupted[:6]
     timing = captions[-1].timing
-    assert timing.step == pytest.approx(timing.vision + timing.prefill + timing.decode)
+    assert (timing.vision, timing.prefill, timing.decode, timing.step) == (1e3, 1e4, 1e5, 1.11e5)
 
 
 @pytest.mark.slow
