@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up themselves; they need Python >= 3.11, no GPU.
-.PHONY: demo test slow newest fuzz kernels notebooks lint format clean
+.PHONY: demo test slow newest fuzz mutants kernels notebooks lint format clean
 
 # The first Python that is new enough; PYTHON=/path/to/python overrides it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -33,6 +33,10 @@ newest:
 # 10,000 damaged files of every kind through their readers, about half an hour; FUZZ_ARGS="--readers subtitles --inputs 500".
 fuzz: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.fuzz --out benchmarks/results/fuzz.json $(FUZZ_ARGS)
+
+# Breaks by hand in a copy of the repository, each of which some test must see. The figures go to benchmarks/results.
+mutants: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.mutation --out benchmarks/results/mutants.json
 
 # The kernels: their suites, and compiled for an H200 and TPUs without either; on a jax with Mosaic GPU (Python 3.12) where
 # there is one.

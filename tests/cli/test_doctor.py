@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -8,7 +9,7 @@ from svlm_jax.cache.window import WindowConfig
 from svlm_jax.cli import main as cli
 from svlm_jax.models.functional import abstract_params
 from svlm_jax.models.presets import PRESETS, preset
-from svlm_jax.streaming.memory_plan import QWEN_LENGTHS, plan
+from svlm_jax.streaming.memory_plan import QWEN_LENGTHS, plan, working_bytes
 from tests import checkpoints
 
 
@@ -87,6 +88,20 @@ def test_streams_share_the_weights_only():
     assert four.parameters == one.parameters == 2 * PARAMETERS["qwen2-vl-2b"]
     assert (four.cache, four.rotated, four.working) == (4 * one.cache, 4 * one.rotated, 4 * one.working)
     assert four.total == four.parameters + four.cache + four.rotated + four.working
+
+
+@pytest.mark.parametrize(
+    ("patches", "slots", "largest"),
+    [
+        # A layer of the decoder: 720 + 42 tokens, 28 heads, and the logits.
+        (720, 13_336, 762 * (5 * 3584 + 2 * 18_944) * 2 + 2 * 4 * 28 * 128 * 13_336 + 8 * 152_064),
+        # A block of the tower: four patches a token, 16 heads.
+        (5000, 8, 20_000 * (5 * 1280 + 2 * 3420) * 2 + 2 * 4 * 16 * 128 * 20_000),
+    ],
+)
+def test_a_second_works_in_the_larger_of_tower_and_decoder(patches, slots, largest):
+    lengths = dataclasses.replace(QWEN_LENGTHS, patches=patches)
+    assert working_bytes(preset("qwen2.5-vl-7b"), lengths, slots, itemsize=2) == largest
 
 
 @pytest.mark.slow
