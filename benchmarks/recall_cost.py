@@ -33,6 +33,7 @@ import numpy as np
 from benchmarks.soak import resident_bytes
 from svlm_jax.cache.memory_config import MemoryConfig, Policy
 from svlm_jax.cache.memory_state import memory_bytes
+from svlm_jax.engine.sampling import key_of
 from svlm_jax.eval.efficiency import SIZES, subject
 from svlm_jax.host.files import write_json
 from svlm_jax.host.machine import describe
@@ -99,14 +100,14 @@ def filled(vlm: StreamingVLM, policy: str) -> QASession:
 
 def retrieval(stream: QASession) -> dict[str, Any]:
     question = recalling._padded(stream.dialogue.turn(QUESTION, None, None))
-    key = jax.random.key_data(jax.random.key(0, impl="threefry2x32"))[None]
+    key, limits = key_of(0)[None], jax.tree.map(lambda x: x[None], stream.sampling.limits)
     policies: dict[str, Policy] = {"forty_per_cent": "vsb+par", "everything": "vsb"}  # the latter reads the memory where it is
     read, reply, words = {}, {}, {}
     for name, policy in policies.items():
         memory = dataclasses.replace(stream.config.memory, policy=policy)
         config = dataclasses.replace(stream.config, memory=memory)
         read[name] = functools.partial(recalling._read, stream.vlm.params, stream.state, question, config=config)
-        reply[name] = functools.partial(recalling._reply, stream.vlm.params, read[name](), key, config=config)
+        reply[name] = functools.partial(recalling._reply, stream.vlm.params, read[name](), key, limits, config=config)
         words[name] = int(reply[name]()[1][0])
     first, answer = medians_ms(read), medians_ms(reply)
     word = {name: round(ms / max(words[name] - 1, 1), 3) for name, ms in answer.items()}

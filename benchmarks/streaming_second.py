@@ -112,17 +112,17 @@ def given(session: Session) -> Given:
     second, config, params = session.chunks, session.config, session.vlm.params
     assert config is not None and session.state is not None
     before = np.asarray(session.state.keys[0])
-    state = compiled.fork(session.state)
+    state, active = session.state, np.ones(1, bool)
     turn = jax.tree.map(lambda x: x[None], session.prompt.turn(second, second + 1, session._grid(frames(second))))
-    clip = jax.jit(compiled.see, static_argnames="config")(params, state, frames(second)[None], config=config)
-    progress = jax.jit(compiled.prefill, static_argnames="config")(params, state, turn, clip, config=config)
-    slots = jax.tree.map(lambda x: np.asarray(x[0]), progress.state.slots)
+    clip = jax.jit(compiled.encode_clip, static_argnames="config")(params, state, frames(second)[None], active, config=config)
+    filled = jax.jit(compiled.prefill, static_argnames="config")(params, state, turn, clip, active, config=config)
+    slots = jax.tree.map(lambda x: np.asarray(x[0]), filled.rows.slots)
     order = np.argsort(np.where(slots.order < 0, len(slots.order), slots.order))[: (slots.order >= 0).sum()]
-    written = (np.asarray(progress.state.keys[0]) != before).any((0, 1, 3))[order]
+    written = (np.asarray(filled.store.keys[0]) != before).any((0, 1, 3))[order]
     kept, new = order[~written], order[written]
     cache = [
         (np.asarray(k, np.float32)[:, :, kept], np.asarray(v, np.float32)[:, :, kept])
-        for k, v in zip(progress.rotated, progress.state.values, strict=True)
+        for k, v in zip(filled.store.rotated, filled.store.values, strict=True)
     ]
     said = session.fork().feed(chunk(second)).tokens
     return Given(cache, slots.token[new], slots.native[:, new], frames(second), said)
@@ -217,7 +217,7 @@ def compare(folder: pathlib.Path, dtype: str, seconds: int) -> dict[str, object]
     torch.set_num_threads(all_threads)
     shape, text = session.config.ring, session.config.model.text
     plain = 2 * text.num_layers * shape.slots * text.num_kv_heads * text.head_dim * np.dtype(session.vlm.dtype).itemsize
-    cache = compiled.cache_bytes(session.config, session.vlm.dtype)
+    cache = compiled.cache_bytes(session.config)
     median_ours = statistics.median(mine)
     median_theirs = {part: statistics.median(times[part] for times in other) for part in other[0]}
     return {

@@ -52,7 +52,7 @@ def config(model: str = MODEL) -> QAConfig:
     grid, step = ((32, 1, 196), 0.0) if llava else ((16, 14, 14), 8.0)
     shape = memory_shape(memory, prefix=PREFIX, grid=grid, seconds=2.0 if llava else 4.0, step=step)
     sampling = Sampling(temperature=0.0, top_k=0, repetition_penalty=1.0, max_new_tokens=64)
-    return QAConfig(preset(model), memory, shape, (151645,), sampling)
+    return QAConfig(preset(model), memory, shape, (151645,), sampling.bounds, "bfloat16")
 
 
 def compile_all(of: QAConfig | None = None, device: str = "h200") -> list[Compiled]:
@@ -60,13 +60,16 @@ def compile_all(of: QAConfig | None = None, device: str = "h200") -> list[Compil
     of = of or config()
     text, side = of.model.text, 384 if of.shape.step == 0 else 392
     params = functional.abstract_params(of.model, jnp.bfloat16)
-    memory = jax.eval_shape(functools.partial(empty_memory, of.memory, of.shape, text, dtype=jnp.bfloat16))
+    memory = jax.eval_shape(
+        functools.partial(empty_memory, of.memory, of.shape, text.kv_shape, width=text.hidden_size, dtype=jnp.bfloat16)
+    )
 
     def array(dtype, *shape):
         return jax.ShapeDtypeStruct((1, *shape), dtype)
 
     clip = Clip(array(jnp.uint8, 32, 3, side, side), array(jnp.float32, of.shape.grids), array(jnp.bool_, of.shape.grids))
     words = array(jnp.bool_, ASKED)
+    limits = jax.tree.map(lambda x: array(x.dtype), Sampling(temperature=0.0).limits)
     question = Question(array(jnp.int32, ASKED), words, words)
     reading = jax.eval_shape(functools.partial(answer.read, config=of), params, memory, question)
     watch = jax.jit(remember.watch, static_argnames="config", donate_argnames="memory")
@@ -75,7 +78,9 @@ def compile_all(of: QAConfig | None = None, device: str = "h200") -> list[Compil
     return [
         _compile("clip", watch, target.on(device, (params, memory, clip)), of, always + size(clip)),
         _compile("question", read, target.on(device, (params, memory, question)), of, always),
-        _compile("answer", reply, target.on(device, (params, reading, array(jnp.uint32, 2))), of, always + size(reading)),
+        _compile(
+            "answer", reply, target.on(device, (params, reading, array(jnp.uint32, 2), limits)), of, always + size(reading)
+        ),
     ]
 
 

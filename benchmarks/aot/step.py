@@ -19,6 +19,7 @@ from benchmarks.aot import target
 from svlm_jax.cache.ring import Tokens
 from svlm_jax.cache.window import Lengths, TurnIds, WindowConfig, ring_shape
 from svlm_jax.engine import commentate as step
+from svlm_jax.engine import lanes
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.models import functional
 from svlm_jax.models.presets import preset
@@ -49,11 +50,11 @@ class Compiled:
 def config(model: str = "qwen2.5-vl-7b") -> step.StepConfig:
     window = WindowConfig()
     ids = TurnIds(im_end=151645, newline=198, marker=(2503,), stop=(151643, 151645))
-    return step.StepConfig(preset(model), ring_shape(window, LENGTHS, 1.0, None), ids, Sampling())
+    return step.StepConfig(preset(model), ring_shape(window, LENGTHS, 1.0, None), ids, Sampling().bounds, "bfloat16")
 
 
 def shapes(of: step.StepConfig, dtype=jnp.bfloat16):
-    """Parameters, state, turn and frames of one 720p stream, as shapes."""
+    """Parameters, state, turn, frames and active mask of one 720p stream, as shapes."""
     limits = WindowConfig().limits(1.0, None)
 
     def array(dtype, *shape):
@@ -64,8 +65,8 @@ def shapes(of: step.StepConfig, dtype=jnp.bfloat16):
         token=array(i32, TURN), role=array(i32, TURN), chunk_index=array(i32, TURN), pos_offset=array(f32, 3, TURN),
         pos_step=array(f32, TURN), patch=array(i32, TURN), valid=array(jnp.bool_, TURN),
     )  # fmt: skip
-    state = jax.eval_shape(lambda: step.init_state(of, limits, dtype=dtype))
-    return functional.abstract_params(of.model, dtype), state, turn, array(jnp.uint8, 2, 3, 560, 1008)
+    state = jax.eval_shape(lambda: lanes.init(of, window=limits))
+    return functional.abstract_params(of.model, dtype), state, turn, array(jnp.uint8, 2, 3, 560, 1008), array(jnp.bool_)
 
 
 def compile_second(device: str = "h200") -> Compiled:

@@ -16,7 +16,7 @@ LogSumExp = Float[Array, "B N T"]
 def cache_attention(
     query: Float[Array, "B T N H"],
     keys: Float[Array, "B K C H"],
-    values: Float[Array, "B K C H"],
+    values: Float[Array, "P K C H"],
     query_index: Int[Array, "B T"],
     kv_index: Int[Array, "B C"],
     *,
@@ -24,6 +24,7 @@ def cache_attention(
     sink: int | None = None,
     window: int | None = None,
     rope: Rope | None = None,
+    value_lanes: Int[Array, "B"] | None = None,
     return_lse: bool = False,
     implementation: Implementation = "auto",
 ) -> Any:  # Output, or (Output, LogSumExp) with return_lse
@@ -33,12 +34,14 @@ def cache_attention(
     kv_index[c] < sink or query_index[t] - kv_index[c] < window. A query that sees nothing (order -1: padding) gets 0.
     Query heads n·G to n·G + G - 1 share key/value head n, G = N / K. Scores and softmax are float32.
 
+    value_lanes: the row of `values` that each row of queries reads, where it lies; a number that is out of range reads some
+    row, and its queries should be padding. None = row i reads row i, and P = B.
     rope: float32 cosines and sines (B, C, H / 2) that turn un-rotated keys as they are read. return_lse: also return the
     float32 log-sum-exp of the visible scores (B, N, T), -1e30 where nothing is visible; see `merge`.
     """
     masking.check(sink, window)
     options = {"scale": scale, "sink": sink, "window": window, "return_lse": return_lse}
-    return call("cache_attention", implementation, (query, keys, values, query_index, kv_index, rope), options)
+    return call("cache_attention", implementation, (query, keys, values, query_index, kv_index, rope, value_lanes), options)
 
 
 def merge(out_a: Output, lse_a: LogSumExp, out_b: Output, lse_b: LogSumExp) -> tuple[Output, LogSumExp]:

@@ -19,6 +19,7 @@ def unsupported(
     query_index: jax.Array,
     kv_index: jax.Array,
     rope: tuple[jax.Array, jax.Array] | None,
+    value_lanes: jax.Array | None = None,
     **options: Any,
 ) -> str | None:
     """Why the kernel cannot run on these arrays; None if it can."""
@@ -32,6 +33,7 @@ def cache_attention(
     query_index: jax.Array,
     kv_index: jax.Array,
     rope: tuple[jax.Array, jax.Array] | None = None,
+    value_lanes: jax.Array | None = None,
     *,
     scale: float,
     sink: int | None = None,
@@ -67,6 +69,7 @@ def cache_attention(
         mask=mask,
         tiles=tiles,
         turn=turn,
+        value_lanes=value_lanes,
         kept=layout.up(real, 8),
         machine=Machine(interpret),
     )

@@ -26,10 +26,11 @@ def unsupported(query: jax.Array, keys: jax.Array, *_: Any, **__: Any) -> str | 
 def cache_attention(
     query: Float[Array, "B T N H"],
     keys: Float[Array, "B K C H"],
-    values: Float[Array, "B K C H"],
+    values: Float[Array, "P K C H"],
     query_index: Int[Array, "B T"],
     kv_index: Int[Array, "B C"],
     rope: Rope | None = None,
+    value_lanes: Int[Array, "B"] | None = None,
     *,
     scale: float,
     sink: int | None = None,
@@ -44,7 +45,18 @@ def cache_attention(
     rows = query.reshape(batch, tokens, groups, group, dim).swapaxes(1, 2).reshape(batch, groups, -1, dim)
     order = jnp.repeat(query_index, group, axis=1)
     out, lse = attend(
-        rows, keys, values, order, kv_index, None, rope, scale=scale, sink=sink, window=window, interpret=interpret
+        rows,
+        keys,
+        values,
+        order,
+        kv_index,
+        None,
+        rope,
+        value_lanes,
+        scale=scale,
+        sink=sink,
+        window=window,
+        interpret=interpret,
     )
     out = out.reshape(batch, groups, tokens, group, dim).swapaxes(1, 2).reshape(query.shape)
     lse = lse.reshape(batch, groups, tokens, group).swapaxes(2, 3).reshape(batch, heads, tokens)

@@ -8,10 +8,11 @@ from jaxtyping import Array, Float, Int
 def cache_attention(
     query: Float[Array, "B T N H"],
     keys: Float[Array, "B K C H"],
-    values: Float[Array, "B K C H"],
+    values: Float[Array, "P K C H"],
     query_index: Int[Array, "B T"],
     kv_index: Int[Array, "B C"],
     rope: tuple[Float[Array, "B C half"], Float[Array, "B C half"]] | None = None,
+    value_lanes: Int[Array, "B"] | None = None,
     *,
     scale: float,
     sink: int | None = None,
@@ -23,6 +24,8 @@ def cache_attention(
         half = keys.shape[-1] // 2
         first, second = keys[..., :half].astype(jnp.float32), keys[..., half:].astype(jnp.float32)
         keys = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1).astype(keys.dtype)
+    if value_lanes is not None:
+        values = values.at[value_lanes].get(mode="clip")
     group = query.shape[2] // keys.shape[1]
     keys = jnp.repeat(keys.astype(jnp.float32), group, axis=1)
     values = jnp.repeat(values.astype(jnp.float32), group, axis=1)

@@ -4,6 +4,8 @@ Query heads are grouped by the key head they share, so keys are read where they 
 queries: 28 heads x 768 queries x 13,440 slots of float32 scores would be 1.1 GB a layer.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -18,10 +20,11 @@ DENSE_SCORES = 2**25  # scores that may exist at once: 128 MiB of float32
 def cache_attention(
     query: Float[Array, "B T N H"],
     keys: Float[Array, "B K C H"],
-    values: Float[Array, "B K C H"],
+    values: Float[Array, "P K C H"],
     query_index: Int[Array, "B T"],
     kv_index: Int[Array, "B C"],
     rope: Rope | None = None,
+    value_lanes: Int[Array, "B"] | None = None,
     *,
     scale: float,
     sink: int | None = None,
@@ -32,7 +35,7 @@ def cache_attention(
     keys = turned(keys, rope)
 
     def attend(query: jax.Array, query_index: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return _attend(query, keys, values, pairs(query_index, kv_index, sink, window), scale)
+        return _attend(query, keys, values, pairs(query_index, kv_index, sink, window), scale, value_lanes)
 
     if tokens <= BLOCK or batch * tokens * heads * keys.shape[2] <= DENSE_SCORES:
         out, lse = attend(query, query_index)
@@ -48,7 +51,7 @@ def cache_attention(
 
 
 def _attend(
-    query: jax.Array, keys: jax.Array, values: jax.Array, visible: jax.Array, scale: float
+    query: jax.Array, keys: jax.Array, values: jax.Array, visible: jax.Array, scale: float, value_lanes: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """Output (B, T, N, H) and log-sum-exp (B, N, T) where visible is (B, T, C)."""
     batch, tokens, heads, dim = query.shape
@@ -67,6 +70,12 @@ def _attend(
     seen = top > FAR / 2
     lse = jnp.where(seen, top + jnp.log(total), FAR)[..., 0].reshape(batch, heads, tokens)
     weight = weight.reshape(batch, groups, -1, weight.shape[-1]).astype(values.dtype)
-    out = jnp.einsum("bkrc,bkch->bkrh", weight, values, precision=exact, preferred_element_type=jnp.float32)
+    weigh = functools.partial(jnp.einsum, precision=exact, preferred_element_type=jnp.float32)
+    if value_lanes is None:
+        out = weigh("bkrc,bkch->bkrh", weight, values)
+    else:
+        # One row after the other: gathered rows would be a copy of all their values.
+        lanes = jnp.clip(value_lanes, 0, len(values) - 1)
+        out = lax.map(lambda row: weigh("krc,kch->krh", row[0], values[row[1]]), (weight, lanes))
     out = jnp.where(seen, out.reshape(batch, groups, heads // groups, tokens, dim) / total, 0)
     return out.transpose(0, 3, 1, 2, 4).reshape(query.shape).astype(query.dtype), lse

@@ -104,17 +104,17 @@ def fetch(count: Any, start: Callable[[Any], Any], lead: tuple[Any, ...], *copie
     """The memory warpgroup: for j < count brings the rows from start(j), a multiple of 8, into stage j % stages.
 
     copies: (ready barriers, used barriers, and pairs of a source and shared memory (stages, rows, ...)); `lead` indexes the
-    sources' first axes.
+    sources' first axes, unless a third element of a pair does.
     """
     stages, size = copies[0][2][1].shape[:2]
 
     def step(j: Any, _: None) -> None:
         stage = lax.rem(j, jnp.int32(stages))
-        block = (*lead, pl.ds(pl.multiple_of(start(j), 8), size))
+        block = pl.ds(pl.multiple_of(start(j), 8), size)
         for ready, used, *pairs in copies:
             pl.when(j >= stages)(functools.partial(plgpu.barrier_wait, used.at[stage]))
-            for source, memory in pairs:
-                plgpu.copy_gmem_to_smem(source.at[block], memory.at[stage], ready.at[stage])
+            for source, memory, *own in pairs:
+                plgpu.copy_gmem_to_smem(source.at[(*(own[0] if own else lead), block)], memory.at[stage], ready.at[stage])
 
     def drain(j: Any, _: None) -> None:
         for copy in copies:

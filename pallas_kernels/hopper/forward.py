@@ -89,6 +89,7 @@ def attend(
     mask: blocks.Mask,
     tiles: Tiles,
     turn: tuple[jax.Array, jax.Array] | None = None,
+    value_lanes: jax.Array | None = None,
     kept: int | None = None,
     machine: Machine = DEVICE,
 ) -> tuple[jax.Array, jax.Array]:
@@ -96,7 +97,8 @@ def attend(
 
     The output has the queries' dtype when there is one split, else float32; of a single block of 64 rows, only the first
     `kept` (a multiple of 8) are written. keys and values are (B, K, C, H). `turn`, cosines and sines (B, C, H/2) float32,
-    rotates the keys as they are read; they are rounded to their dtype after it.
+    rotates the keys as they are read; they are rounded to their dtype after it. With `value_lanes` (B,), values are
+    (P, K, C, H), and stream b reads row value_lanes[b] of them.
     """
     batch, heads, total, dim = rows.query.shape
     groups, stages, split = tiles.warpgroups, tiles.stages, tiles.splits > 1
@@ -122,8 +124,18 @@ def attend(
     if machine.interpret is not None:
         scratch["stage"] = tile_memory((groups, ROWS, tiles.keys), values.dtype)
     operands = rows.query, keys, values, rows.order, rows.segment, *cols, *visits, *(turn or ())
+    if value_lanes is not None:
+        operands += (jnp.clip(value_lanes, 0, len(values) - 1).astype(jnp.int32),)
     return machine.kernel(
-        functools.partial(_program, scale=scale, mask=mask, tiles=tiles, rotates=turn is not None, machine=machine),
+        functools.partial(
+            _program,
+            scale=scale,
+            mask=mask,
+            tiles=tiles,
+            rotates=turn is not None,
+            pooled=value_lanes is not None,
+            machine=machine,
+        ),
         out_type=[
             jax.ShapeDtypeStruct((tiles.splits, batch, heads, kept, dim), jnp.float32 if split else rows.query.dtype),
             jax.ShapeDtypeStruct((tiles.splits, batch, heads, total), jnp.float32),
@@ -158,10 +170,10 @@ def _place(refs: types.SimpleNamespace, splits: int) -> _Place:
 
 
 def _program(
-    *operands: Any, scale: float, mask: blocks.Mask, tiles: Tiles, rotates: bool, machine: Machine, **memory: Any
+    *operands: Any, scale: float, mask: blocks.Mask, tiles: Tiles, rotates: bool, pooled: bool, machine: Machine, **memory: Any
 ) -> None:
     names = ["query", "keys", "values", "order", "segment", "start", "column", "column_segment", "ids", "full", "count"]
-    names += ["cos", "sin"] * rotates + ["out", "lse"]
+    names += ["cos", "sin"] * rotates + ["value_lanes"] * pooled + ["out", "lse"]
     refs = types.SimpleNamespace(**dict(zip(names, operands, strict=True)), **memory)
     place = _place(refs, tiles.splits)
     group = lax.axis_index("warpgroup")
@@ -177,12 +189,13 @@ def _program(
     def _() -> None:
         if grow:
             machine.registers(24, "decrease")
+        lane = refs.value_lanes[place.stream] if pooled else place.stream
         fetch(
             place.count,
             lambda j: refs.start[refs.ids[place.stream, place.rows, place.first + j]],
             (place.stream, place.head),
             (refs.k_ready, refs.k_used, (refs.keys, refs.k)),
-            (refs.v_ready, refs.v_used, (refs.values, refs.v)),
+            (refs.v_ready, refs.v_used, (refs.values, refs.v, (lane, place.head))),
         )
 
 

@@ -36,11 +36,12 @@ Segments = tuple[Int[Array, "B R"], Int[Array, "B C"]]
 def attend(
     rows: Float[Array, "B J R H"],
     keys: Float[Array, "B K C H"],
-    values: Float[Array, "B K C H"],
+    values: Float[Array, "P K C H"],
     row_order: Int[Array, "B R"],
     key_order: Int[Array, "B C"],
     segments: Segments | None = None,
     rope: Rope | None = None,
+    value_lanes: Int[Array, "B"] | None = None,
     *,
     scale: float,
     sink: int | None = None,
@@ -53,6 +54,7 @@ def attend(
     """Attention output in the rows' dtype and float32 log-sum-exp; rules of visibility as in `masking`.
 
     segments: rows and keys see each other only where these are equal. rope: turns the keys as they are read.
+    value_lanes: the row of `values` that each row of `rows` reads, where it lies; None = its own.
     most: no block of rows sees more blocks of keys than this. interpret: as in `pl.pallas_call`.
     """
     batch, heads, count, dim = rows.shape
@@ -71,21 +73,26 @@ def attend(
     def key_block(b: Any, i: Any, s: Any, plan: Any) -> Any:
         return block_of(plan[(b * steps[0] + i) * steps[1] + s])
 
-    by_row = pl.BlockSpec((1, 1, block_rows, dim), lambda b, j, i, s, plan: (b, j, i, 0))
+    lanes = jnp.arange(batch, dtype=jnp.int32) if value_lanes is None else jnp.clip(value_lanes, 0, len(values) - 1)
+    by_row = pl.BlockSpec((1, 1, block_rows, dim), lambda b, j, i, s, plan, lanes: (b, j, i, 0))
     by_key = pl.BlockSpec(
-        (1, 1, block_keys, dim), lambda b, j, i, s, plan: (b, j * key_heads // heads, key_block(b, i, s, plan), 0)
+        (1, 1, block_keys, dim), lambda b, j, i, s, plan, lanes: (b, j * key_heads // heads, key_block(b, i, s, plan), 0)
     )
-    row_line = pl.BlockSpec((1, 1, block_rows), lambda b, j, i, s, plan: (b, 0, i))
-    key_line = pl.BlockSpec((1, 1, block_keys), lambda b, j, i, s, plan: (b, 0, key_block(b, i, s, plan)))
-    angle = pl.BlockSpec((1, block_keys, dim // 2), lambda b, j, i, s, plan: (b, key_block(b, i, s, plan), 0))
+    by_value = pl.BlockSpec(
+        (1, 1, block_keys, dim),
+        lambda b, j, i, s, plan, lanes: (lanes[b], j * key_heads // heads, key_block(b, i, s, plan), 0),
+    )
+    row_line = pl.BlockSpec((1, 1, block_rows), lambda b, j, i, s, plan, lanes: (b, 0, i))
+    key_line = pl.BlockSpec((1, 1, block_keys), lambda b, j, i, s, plan, lanes: (b, 0, key_block(b, i, s, plan)))
+    angle = pl.BlockSpec((1, block_keys, dim // 2), lambda b, j, i, s, plan, lanes: (b, key_block(b, i, s, plan), 0))
     lines = [(row_order, key_order), *([segments] if segments is not None else [])]
     out, lse = pl.pallas_call(
         functools.partial(_kernel, slots=slots, scale=scale, sink=sink, window=window),
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=1,
+            num_scalar_prefetch=2,
             grid=(batch, heads, *steps),
-            in_specs=[by_row, by_key, by_key, [(row_line, key_line)] * len(lines), () if rope is None else (angle, angle)],
-            out_specs=[by_row, pl.BlockSpec((1, 1, 1, block_rows), lambda b, j, i, s, plan: (b, j, 0, i))],
+            in_specs=[by_row, by_key, by_value, [(row_line, key_line)] * len(lines), () if rope is None else (angle, angle)],
+            out_specs=[by_row, pl.BlockSpec((1, 1, 1, block_rows), lambda b, j, i, s, plan, lanes: (b, j, 0, i))],
             scratch_shapes=[
                 pltpu.VMEM((block_rows, 1), jnp.float32),
                 pltpu.VMEM((block_rows, 1), jnp.float32),
@@ -99,13 +106,21 @@ def attend(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "parallel", "arbitrary")),
         interpret=interpret,
         name="attention",
-    )(schedule(live, most), rows, keys, values, [(q[:, None], k[:, None]) for q, k in lines], () if rope is None else rope)
+    )(
+        schedule(live, most),
+        lanes,
+        rows,
+        keys,
+        values,
+        [(q[:, None], k[:, None]) for q, k in lines],
+        () if rope is None else rope,
+    )
     return out[:, :, :count], lse[:, :, 0, :count]
 
 
 def _kernel(
-    plan: Any, q: Any, k: Any, v: Any, lines: Any, rope: Any, out: Any, lse: Any, top: Any, total: Any, weighted: Any,
-    *, slots: int, scale: float, sink: int | None, window: int | None,
+    plan: Any, lanes: Any, q: Any, k: Any, v: Any, lines: Any, rope: Any, out: Any, lse: Any,
+    top: Any, total: Any, weighted: Any, *, slots: int, scale: float, sink: int | None, window: int | None,
 ) -> None:  # fmt: skip
     (b, i, s), (rows, keys) = (pl.program_id(axis) for axis in (0, 2, 3)), (pl.num_programs(axis) for axis in (2, 3))
 

@@ -33,20 +33,25 @@ class KVShape:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KVStore:
-    """What the layers of a decoder write to and read from: one array (B, K, C, H) a layer of each kind.
+    """What the layers of a decoder write to and read from: one array (P, K, C, H) a layer of each kind, P lanes.
 
-    `keys` are un-rotated, so that positions can be re-numbered; `rotated` holds the same keys turned to the positions now
-    in force. Slot order means nothing: what a query may see is decided by the orders passed beside the cache.
+    `keys` are un-rotated, so that positions can be re-numbered; `rotated`, a workspace, holds the same keys turned to the
+    positions now in force. Slot order means nothing: what a query may see is decided by the orders passed beside the cache.
+
+    lanes: which lane of `keys` and `values` each of B rows of new tokens belongs to (P = none: nothing is written); `rotated`
+    then has those B rows only. None = row i is lane i, and B = P.
     """
 
     keys: tuple[Slots, ...]
     values: tuple[Slots, ...]
     rotated: tuple[Slots, ...]
+    lanes: Int[Array, "B"] | None = None
 
     @classmethod
     def empty(cls, shape: KVShape, batch: int, slots: int, dtype: DTypeLike) -> "KVStore":
         """Zeros for `batch` streams of `slots` slots."""
-        return cls(*(shape.empty(batch, slots, dtype) for _ in range(3)))
+        keys, values, rotated = (shape.empty(batch, slots, dtype) for _ in range(3))
+        return cls(keys, values, rotated)
 
     @property
     def slots(self) -> int:
@@ -62,23 +67,35 @@ class KVStore:
     ) -> "KVStore":
         """The store with new tokens in their slots of a layer; a slot equal to C means that the token is not kept."""
 
-        def replaced(caches: tuple[Slots, ...], new: Array) -> tuple[Slots, ...]:
-            return (*caches[:layer], write(caches[layer], new, slots), *caches[layer + 1 :])
+        def replaced(caches: tuple[Slots, ...], new: Array, lanes: Array | None) -> tuple[Slots, ...]:
+            return (*caches[:layer], write(caches[layer], new, slots, lanes), *caches[layer + 1 :])
 
-        return KVStore(replaced(self.keys, keys), replaced(self.values, values), replaced(self.rotated, rotated))
+        return dataclasses.replace(
+            self,
+            keys=replaced(self.keys, keys, self.lanes),
+            values=replaced(self.values, values, self.lanes),
+            rotated=replaced(self.rotated, rotated, None),
+        )
 
     def read(self, layer: int) -> tuple[Slots, Slots]:
-        """The rotated keys and the values that a layer attends to."""
+        """The rotated keys (B, K, C, H) and the values (P, K, C, H) that a layer attends to."""
         return self.rotated[layer], self.values[layer]
 
 
-def write(cache: Slots, new: Float[Array, "B T K H"], slots: Int[Array, "B T"]) -> Slots:
-    """Puts new tokens into their slots; a slot equal to C means that the token is not kept."""
-    batch, heads, _, _ = cache.shape
+def write(
+    cache: Float[Array, "P K C H"],
+    new: Float[Array, "B T K H"],
+    slots: Int[Array, "B T"],
+    lanes: Int[Array, "B"] | None = None,
+) -> Float[Array, "P K C H"]:
+    """Puts new tokens into their slots, in place; a slot equal to C means that the token is not kept.
+
+    lanes: of each row, see `KVStore`; a row of lane P is not kept.
+    """
+    lanes, groups = jnp.arange(len(new)) if lanes is None else lanes, jnp.arange(cache.shape[1])
     # One index a row of H numbers. With whole (K, H) windows, XLA for CPUs turns the write of a single token into a
     # dynamic-update-slice, fuses that into each of its readers, and then has to copy the whole cache for them.
-    streams, groups = jnp.arange(batch)[:, None, None], jnp.arange(heads)
-    index = streams, groups, slots[:, :, None]
+    index = lanes[:, None, None], groups, slots[:, :, None]
     put = functools.partial(_put, index=index)
     if cache.dtype.itemsize != 2:
         return put(cache, new.astype(cache.dtype))

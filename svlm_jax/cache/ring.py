@@ -27,7 +27,7 @@ import enum
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int
 
 
 class Role(enum.IntEnum):
@@ -112,32 +112,6 @@ class Window:
     published_marker_cut: Int[
         Array, ""
     ]  # tokens cut from every reply's end, marker or not (as published); 0 = cut the marker if it is there
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class StreamState:
-    """The whole state of B streams: a value that can be saved, forked, batched and moved between machines.
-
-    Attributes:
-      keys, values: per layer (B, K, C, H); keys are un-rotated.
-      slots, window: metadata and limits, with a leading batch axis.
-      chunk_index: the chunk that comes next, counted from 0.
-      last: the last sampled token; it has no K/V yet and gets them in the next second.
-      native_next: the next native position.
-      key: PRNG key data; with `chunk_index` it determines every random choice.
-      frames: (B, R, F, 3, height, width) uint8, the clips of the vision window; kept by the recompute baseline only.
-    """
-
-    keys: tuple[Array, ...]
-    values: tuple[Array, ...]
-    slots: Slots
-    window: Window
-    chunk_index: Int[Array, "B"]
-    last: Int[Array, "B"]
-    native_next: Float[Array, "B"]
-    key: UInt32[Array, "B 2"]
-    frames: Array | None
 
 
 def empty_slots(count: int) -> Slots:

@@ -16,15 +16,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from pallas_kernels.cache_attention import cache_attention
 from pallas_kernels.cache_attention.api import merge
 from svlm_jax.cache import kv, pages
 from svlm_jax.cache import memory_state as mem
 from svlm_jax.cache.memory_state import MemoryState
+from svlm_jax.engine.generate import generate
 from svlm_jax.engine.remember import MemoryLayer, QAConfig, layer_of
-from svlm_jax.engine.sampling import pick
+from svlm_jax.engine.sampling import SamplingLimits
 from svlm_jax.models import functional, rope
 from svlm_jax.models.decoder import Decoder
 from svlm_jax.models.functional import Params
@@ -83,7 +84,7 @@ def read(params: Params, memory: MemoryState, question: Question, *, config: QAC
     """Runs the question; every layer chooses what it reads, by its own queries."""
     module = functional.bind(config.model, params)
     room = question.token.shape[1] + config.sampling.max_new_tokens
-    cache = kv.KVStore.empty(config.model.text.kv_shape, len(question.token), room + -room % 8, memory.keys[0].dtype)
+    cache = kv.KVStore.empty(config.model.text.kv_shape, len(question.token), room + -room % 8, config.cache_dtype)
     order = jnp.where(question.valid, jnp.cumsum(question.valid, axis=1) - 1, -1)
     slots = jnp.where(question.valid, order, cache.slots)
     filled = jnp.arange(cache.slots) < question.valid.sum(1)[:, None]
@@ -103,76 +104,55 @@ def read(params: Params, memory: MemoryState, question: Question, *, config: QAC
     newline = getattr(module, "newline", None)  # LLaVA-OneVision ends a video with an embedding, where the turn has a pad
     if newline is not None:
         x = jnp.where((question.token == config.model.video_token_id)[..., None], newline().astype(x.dtype), x)
-    reading, hidden = _through(module.decoder, reading, x, slots, order, choose, config)
+    reading, hidden = _forward(module.decoder, reading, x, slots, order, choose, config)
     last = jnp.take_along_axis(hidden, (reading.length - 1)[:, None, None], axis=1)[:, 0]
     return dataclasses.replace(reading, logits=module.logits(last))
 
 
 def reply(
-    params: Params, reading: QuestionState, key: Array, *, config: QAConfig
+    params: Params, reading: QuestionState, key: UInt32[Array, "B 2"], limits: SamplingLimits, *, config: QAConfig
 ) -> tuple[Int[Array, "B max_new"], Int[Array, "B"]]:
-    """The answer: sampled ids, valid up to a count. key: PRNG key data (B, 2)."""
+    """The answer: sampled ids, valid up to a count. key: PRNG key data; limits: how tokens are chosen."""
     module = functional.bind(config.model, params)
-    most, streams = config.sampling.max_new_tokens, jnp.arange(len(reading.length))
-
-    def choose(logits: Array, said: Array, count: Array) -> Int[Array, "B"]:
-        def one(logits: Array, said: Array, key: Array, count: Array) -> Array:
-            key = jax.random.fold_in(jax.random.wrap_key_data(key, impl="threefry2x32"), count)
-            return pick(logits, said, key, config.sampling)
-
-        return jax.vmap(one)(logits, said, key, count)
-
-    def going(token: Array, count: Array) -> Bool[Array, "B"]:
-        last = jnp.take_along_axis(token, count[:, None] - 1, axis=1)[:, 0]
-        return (count < most) & ~jnp.isin(last, jnp.asarray(config.stop))
 
     # The reads are constants of the loop: only the question's own cache is carried.
-    Carry = tuple[tuple[Array, ...], tuple[Array, ...], Array, Array, Array]
+    Carry = tuple[tuple[Array, ...], tuple[Array, ...], Array]
 
-    def more(carry: Carry) -> Array:
-        _, _, _, token, count = carry
-        return going(token, count).any()
-
-    def step(carry: Carry) -> Carry:
-        keys, values, order, token, count = carry
-        on = going(token, count)
-        last = jnp.take_along_axis(token, count[:, None] - 1, axis=1)
-        place = (reading.length + count - 1)[:, None]
+    def run_token(carry: Carry, token: Array, number: Array, on: Array) -> tuple[Carry, Array]:
+        keys, values, order = carry
+        place = (reading.length + number)[:, None]
         slots = jnp.where(on[:, None], place, order.shape[1])
-        order = order.at[streams[:, None], slots].set(place, mode="drop")
-        now = dataclasses.replace(reading, keys=keys, values=values, order=order)
-        now, hidden = _through(
+        order = order.at[jnp.arange(len(on))[:, None], slots].set(place, mode="drop")
+        now, hidden = _forward(
             module.decoder,
-            now,
-            module.embed(last),
+            dataclasses.replace(reading, keys=keys, values=values, order=order),
+            module.embed(token),
             slots,
             jnp.where(on[:, None], place, -1),
             lambda i, _: reading.reads[i],
             config,
         )
-        said = _said(token, count, config.model.text.vocab_size)
-        chosen = choose(module.logits(hidden[:, 0]), said, count)
-        token = token.at[streams, jnp.where(on, count, most)].set(chosen, mode="drop")
-        return now.keys, now.values, order, token, count + on
+        return (now.keys, now.values, order), module.logits(hidden[:, 0])
 
-    count = jnp.zeros_like(reading.length)
-    token = jnp.zeros((len(streams), most), jnp.int32)
-    token = token.at[:, 0].set(choose(reading.logits, _said(token, count, config.model.text.vocab_size), count))
-    start = (reading.keys, reading.values, reading.order, token, count + 1)
-    *_, token, count = jax.lax.while_loop(more, step, start)
-    return token, count
-
-
-def _said(token: Int[Array, "B max_new"], count: Int[Array, "B"], vocab: int) -> Bool[Array, "B V"]:
-    """Which ids the answer holds already: what the repetition penalty looks at."""
-    written = jnp.where(jnp.arange(token.shape[1]) < count[:, None], token, vocab)
-    return jnp.zeros((len(token), vocab), bool).at[jnp.arange(len(token))[:, None], written].set(True, mode="drop")
+    streams, vocab = reading.logits.shape
+    _, said = generate(
+        run_token,
+        (reading.keys, reading.values, reading.order),
+        reading.logits,
+        penalized_ids=jnp.zeros((streams, vocab), bool),  # the answer's own: what was asked may be said again
+        key=key,
+        active=jnp.ones(streams, bool),
+        limits=limits,
+        bounds=config.sampling,
+        stop=config.stop,
+    )
+    return said.token, said.count
 
 
 # ----------------------------------------------------------------------------------------------- attention
 
 
-def _through(
+def _forward(
     decoder: Decoder,
     reading: QuestionState,
     x: Float[Array, "B T D"],
@@ -191,12 +171,12 @@ def _through(
         reads.append(seen)
         place = seen.begin[:, None] + jnp.maximum(order, 0)
         tables = decoder.rope_tables(jnp.repeat(place[:, None], 3, axis=1), heads_axis=2)
-        q = rope.rotate(q, *tables)
+        q = rope.rotate(q, *tables).astype(keys[i].dtype)
         keys[i] = kv.write(keys[i], rope.rotate(k, *tables), slots)
         values[i] = kv.write(values[i], v, slots)
         remembered = attention(q, seen.keys, seen.values, order, jnp.where(seen.live, 0, -1))
         own = attention(q, keys[i], values[i], order, reading.order)
-        return merge(*remembered, *own)[0]
+        return merge(*remembered, *own)[0].astype(v.dtype)
 
     hidden = decoder.forward_with(x, attend)
     return dataclasses.replace(reading, reads=tuple(reads), keys=tuple(keys), values=tuple(values)), hidden

@@ -11,7 +11,6 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from pallas_kernels.cache_attention import cache_attention
@@ -23,7 +22,7 @@ from svlm_jax.cache import memory_state as mem
 from svlm_jax.cache.frame_filter import novel
 from svlm_jax.cache.memory_config import MemoryConfig
 from svlm_jax.cache.memory_state import MemoryShape, MemoryState, TokenMeta
-from svlm_jax.engine.sampling import Sampling
+from svlm_jax.engine.sampling import SamplingBounds
 from svlm_jax.models import functional, rope
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.decoder import Decoder
@@ -36,7 +35,8 @@ class QAConfig:
 
     Attributes:
       model, memory, shape: architecture, what is remembered, and the slots for it.
-      stop: ids that end an answer. sampling: how its tokens are chosen.
+      stop: ids that end an answer. sampling: the room for how its tokens are chosen.
+      cache_dtype: of keys and values.
       implementation: attention implementation, see `pallas_kernels.dispatch`.
     """
 
@@ -44,7 +44,8 @@ class QAConfig:
     memory: MemoryConfig
     shape: MemoryShape
     stop: tuple[int, ...]
-    sampling: Sampling
+    sampling: SamplingBounds
+    cache_dtype: str = "float32"
     implementation: Implementation = "auto"
 
     @property
@@ -88,12 +89,12 @@ class ClipWrite:
     seen: Int[Array, "B"]
 
 
-def begin(params: Params, prefix: Int[Array, "B P"], *, config: QAConfig, dtype: DTypeLike) -> MemoryState:
+def begin(params: Params, prefix: Int[Array, "B P"], *, config: QAConfig) -> MemoryState:
     """A memory that holds the prefix and no video yet."""
     module = functional.bind(config.model, params)
     text = config.model.text
     memory = mem.empty_memory(
-        config.memory, config.shape, text.kv_shape, width=text.hidden_size, batch=len(prefix), dtype=dtype
+        config.memory, config.shape, text.kv_shape, width=text.hidden_size, batch=len(prefix), dtype=config.cache_dtype
     )
     order = jnp.broadcast_to(jnp.arange(prefix.shape[1]), prefix.shape)
     tables = module.decoder.rope_tables(jnp.repeat(order[:, None].astype(jnp.float32), 3, axis=1), heads_axis=2)
@@ -132,9 +133,9 @@ def watch(params: Params, memory: MemoryState, clip: Clip, *, config: QAConfig) 
         layer, count = compress(layer, score, clip_write, config, module.decoder)
         layers.append(layer)
         counts.append(count)
-        return y
+        return y.astype(v.dtype)
 
-    module.decoder.forward_with(x.astype(memory.keys[0].dtype), attend)
+    module.decoder.forward_with(x.astype(module.dtype), attend)
     return MemoryState(
         keys=tuple(layer.keys for layer in layers),
         values=tuple(layer.values for layer in layers),
@@ -187,6 +188,7 @@ def attend_clip(
     vision_order = jnp.where(live, shape.prefix + jnp.arange(shape.vision), -1)
     prefix_order = jnp.broadcast_to(jnp.arange(shape.prefix), (len(q), shape.prefix))
     kv_index = jnp.concatenate([prefix_order, vision_order], axis=1)
+    q = q.astype(keys.dtype)
     y = cache_attention(q, keys, layer.values, query_index, kv_index, scale=scale, implementation=implementation)
     if not config.memory.scored:
         return y, None

@@ -16,7 +16,6 @@ import functools
 import gc
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,11 @@ from pallas_kernels.dispatch import Implementation
 from svlm_jax.cache.window import Memory, WindowConfig
 from svlm_jax.checkpoint.random import write_random_checkpoint
 from svlm_jax.checkpoint.streaming_block import stop_ids
-from svlm_jax.engine import commentate as compiled
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import ConfigError
 from svlm_jax.models.functional import init_params
 from svlm_jax.models.presets import PRESETS, preset
+from svlm_jax.streaming.pool import LanePool
 from svlm_jax.streaming.session import Session
 from svlm_jax.streaming.settings import StreamSettings
 from svlm_jax.streaming.vlm import StreamingVLM
@@ -172,16 +171,15 @@ def together(
 ) -> dict[str, Any]:
     """Medians of a second of `count` streams in one program, each behind `second` seconds of video."""
     session = _behind(vlm, plan, "stream", second, tell)
-    state, config = compiled.stack([session.state] * count), session.config
+    pool = LanePool(session.config, count)
+    for lane in range(count):
+        pool.insert(lane, session.state)
     found = []
     for start in range(session.chunks, session.chunks + 1 + plan.repeats):
         frames = _noise(round(session.settings.fps), plan.size, start % 4)
         one = session.prompt.turn(float(start), start + 1.0, session._grid(frames), None), frames
-        turn, frames = jax.tree.map(lambda *same: np.stack(same), *[one] * count)
-        begin = time.perf_counter()
-        state, out = compiled.step(vlm.params, state, turn, frames, config=config)
-        out = jax.device_get(out)  # waits for the device
-        found.append(1e3 * (time.perf_counter() - begin))
+        outs, times = pool.step(vlm.params, dict.fromkeys(range(count), one))
+        found.append(times[0])
     gc.collect()
     device, host = _memory()
     ms = statistics.median(found[1:])  # the first one compiles
@@ -189,8 +187,8 @@ def together(
         "second": second,
         "streams": count,
         "ms": ms,
-        "ms_per_token": ms / int(out.count.sum()),
-        "cached_tokens": int(out.usage.sum()),
+        "ms_per_token": ms / sum(int(out.count.sum()) for out in outs.values()),
+        "cached_tokens": sum(int(out.usage.sum()) for out in outs.values()),
         "device_bytes": device,
         "host_bytes": host,
         **_shape(session, plan),

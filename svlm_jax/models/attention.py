@@ -60,12 +60,14 @@ class StoreAttention:
         rotated = rope.rotate(keys, *self.rope_tables)
         self.store = self.store.write(layer, keys, values, rotated, self.slots)
         read_keys, read_values = self.store.read(layer)
-        return cache_attention(
-            rope.rotate(query, *self.rope_tables),
+        attended = cache_attention(
+            rope.rotate(query, *self.rope_tables).astype(read_keys.dtype),
             read_keys,
             read_values,
             self.query_index,
             self.kv_index,
+            value_lanes=self.store.lanes,
             scale=self.scale,
             implementation=self.implementation,
         )
+        return attended.astype(query.dtype)

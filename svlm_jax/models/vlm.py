@@ -47,6 +47,11 @@ class VLM(nnx.Module):
         """One clip a stream -> its embeddings, in the order of its tokens; M = `cfg.vision.clip_tokens(F, height, width)`."""
         raise NotImplementedError
 
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Of the decoder's weights."""
+        return self.decoder.embed.weight[...].dtype
+
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Token ids -> embeddings in the parameters' dtype."""
         return self.decoder.embed(tokens)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int8, UInt8
 
-from svlm_jax.cache.ring import Role, StreamState
+from svlm_jax.cache.ring import Role
+from svlm_jax.engine.state import StreamState
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

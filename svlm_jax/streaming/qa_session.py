@@ -8,28 +8,33 @@ print(answer.text, answer.seconds)
 print(recall.ask("And when?", follows=answer).text)
 """
 
+import copy
 import dataclasses
 import math
+import pathlib
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pallas_kernels.dispatch import Implementation
-from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cache.memory_config import Buckets, MemoryConfig, Policy, Positions
 from svlm_jax.cache.memory_state import MemoryState, memory_shape
 from svlm_jax.checkpoint.streaming_block import stop_ids, suppressed_ids
 from svlm_jax.engine import answer as answering
 from svlm_jax.engine import remember
 from svlm_jax.engine.answer import Question, QuestionState
 from svlm_jax.engine.remember import Clip, QAConfig
-from svlm_jax.engine.sampling import Sampling
-from svlm_jax.errors import ConfigError, StreamError
+from svlm_jax.engine.sampling import Sampling, key_of
+from svlm_jax.errors import CheckpointError, ConfigError, StreamError
+from svlm_jax.host.schema import Choice, Flag, Kind, ListOf, Nullable, Number, Object, Record, Text, Whole
 from svlm_jax.prompt.commentary import SYSTEM
 from svlm_jax.prompt.qa import Answer, Dialogue, Turn
+from svlm_jax.streaming import saved
+from svlm_jax.streaming.settings import CACHE_DTYPES, check_cache_dtype, sampling_from_json
 from svlm_jax.video.chunk import Chunk
 from svlm_jax.video.resize import TEMPORAL_PATCH
 from svlm_jax.video.source import Source, open_source
@@ -49,6 +54,7 @@ class QASettings:
       fps: frames a second that the model sees (LiveVLM: 0.5, and 0.2 for videos of more than half an hour).
       sampling: how answers are chosen; None = greedy, up to `max_new_tokens`.
       system: the system turn. seed: same seed, same answers.
+      cache_dtype: of keys and values; None = that of the weights.
       implementation: attention implementation, see `pallas_kernels.dispatch`.
     """
 
@@ -58,11 +64,55 @@ class QASettings:
     max_new_tokens: int = 64
     system: str = SYSTEM
     seed: int = 42
+    cache_dtype: str | None = None
     implementation: Implementation = "auto"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ConfigError(f"fps={self.fps}: expected a finite number above 0")
+        check_cache_dtype(self.cache_dtype)
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> "QASettings":
+        """What `QASession.save` wrote, from a file that `where` names; CheckpointError when it does not hold that."""
+        fields = Record(data, where, CheckpointError).fields(_SETTINGS)
+        if "memory" in fields:
+            memory = Record(fields["memory"], f"{where}, memory", CheckpointError).fields(_MEMORY)
+            fields["memory"] = MemoryConfig(**memory)
+        if fields.get("sampling") is not None:
+            fields["sampling"] = sampling_from_json(fields["sampling"], f"{where}, sampling")
+        return cls(**fields)
+
+
+_TOKENS = Whole(least=1, most=2**24)
+_SHARE = Number(least=0, most=1)
+_MEMORY: Mapping[str, Kind[Any]] = {
+    "policy": Choice(get_args(Policy)),
+    "budget": _TOKENS,
+    "clip_frames": _TOKENS,
+    "recent_frames": Whole(least=0, most=2**24),
+    "scatter": _SHARE,
+    "capacity": _TOKENS,
+    "queries": _TOKENS,
+    "buckets": Choice(get_args(Buckets)),
+    "page": _TOKENS,
+    "retrieve": _SHARE,
+    "page_positions": Flag(),
+    "positions": Choice(get_args(Positions)),
+    "window": Number(above=0, most=1e8),
+    "frames": _TOKENS,
+    "similar": Nullable(Number(least=-1, most=1)),
+}
+_SETTINGS: Mapping[str, Kind[Any]] = {
+    "memory": Object(),
+    "fps": Number(above=0, most=1000),
+    "sampling": Nullable(Object()),
+    "max_new_tokens": Whole(least=1, most=10**6),
+    "system": Text(),
+    "seed": Whole(),
+    "cache_dtype": Nullable(Choice(CACHE_DTYPES)),
+    "implementation": Choice(get_args(Implementation)),
+}
 
 
 class QASession:
@@ -219,8 +269,8 @@ class QASession:
         return _read(self.vlm.params, self._current(), _padded(turn), config=self.config)
 
     def _say(self, reading: QuestionState) -> tuple[int, ...]:
-        key = jax.random.key_data(jax.random.key(self.settings.seed, impl="threefry2x32"))[None]
-        said, count = jax.device_get(_reply(self.vlm.params, reading, key, config=self.config))
+        key, limits = key_of(self.settings.seed)[None], jax.tree.map(lambda x: x[None], self.sampling.limits)
+        said, count = jax.device_get(_reply(self.vlm.params, reading, key, limits, config=self.config))
         return tuple(int(token) for token in said[0][: int(count[0])])
 
     def _choose(self, reading: QuestionState, count: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -233,12 +283,59 @@ class QASession:
 
     def fork(self) -> "QASession":
         """A second stream that stands where this one stands; what it watches does not touch this one."""
-        twin = QASession(self.vlm, self.settings)
-        twin.__dict__.update(self.__dict__)
+        twin = copy.copy(self)
         twin._pending, twin._now = list(self._pending), None
         if self._state is not None:
             twin._state = jax.tree.map(jnp.copy, self._state)
         return twin
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Saves the stream so that `StreamingVLM.resume_qa` goes on as if it had never stopped; see `saved.save`.
+
+        Raises StreamError when it has not seen any video yet.
+        """
+        about = {
+            "settings": dataclasses.asdict(self.settings),
+            "sampling": dataclasses.asdict(self.sampling),
+            "picture": self.picture,
+            "frames": self._frames,
+            "position": self.position,
+            "pending": [second for second, _ in self._pending],
+        }
+        pending = np.zeros((self._frames_a_clip, *self.picture), np.uint8)  # frames of the clip that is not whole yet
+        for i, (_, frame) in enumerate(self._pending):
+            pending[i] = frame
+        saved.save(folder, self.vlm, saved.QUESTIONS, about, {"memory": self.state, "pending": jnp.asarray(pending)})
+
+    @classmethod
+    def load(cls, vlm: "LoadedVLM", folder: str | pathlib.Path, **changes: Any) -> "QASession":
+        """See `StreamingVLM.resume_qa`. Raises CheckpointError when the folder holds no such stream of this model."""
+        version = saved.find(folder)
+        about = saved.read_about(version / saved.STREAM, *saved.model_of(vlm), saved.QUESTIONS)
+        settings = QASettings.from_json(about.get("settings", Object()), f"{about.where}, settings")
+        session = cls(vlm, dataclasses.replace(settings, **changes))
+        session.sampling = sampling_from_json(about.get("sampling", Object()), f"{about.where}, sampling")
+        channels, height, width = picture = about.get("picture", ListOf(Whole(least=1, most=2**14), least=3, most=3))
+        if channels != 3 or math.prod(picture) * session._frames_a_clip > 2**31:
+            raise about.wrong("picture", picture, "3 channels, height, width")
+        seconds = about.get("pending", ListOf(Number(least=0), most=session._frames_a_clip))
+        session._build((1, channels, height, width))
+        like: dict[str, Any] = {
+            "memory": session.state,
+            "pending": jnp.zeros((session._frames_a_clip, *picture), jnp.uint8),
+        }
+        loaded = saved.arrays(version, like)
+        session._state, frames = loaded["memory"], np.asarray(loaded["pending"])
+        session._pending = [(second, frames[i]) for i, second in enumerate(seconds)]
+        session._frames, session.position = about.get("frames", Whole(least=0)), about.get("position", Number(least=0))
+        return session
+
+    @property
+    def picture(self) -> tuple[int, ...]:
+        """The shape (3, height, width) of the stream's pictures. Raises StreamError before the first one."""
+        if self._state is None:
+            raise StreamError("the stream has not seen any video yet, so it has no pictures")
+        return self._picture
 
     @property
     def _frames_a_grid(self) -> int:
@@ -260,13 +357,12 @@ class QASession:
             memory=memory,
             shape=memory_shape(memory, prefix=len(prefix), grid=grid, seconds=seconds, step=step),
             stop=self.dialogue.stop,
-            sampling=self.sampling,
+            sampling=self.sampling.bounds,
+            cache_dtype=settings.cache_dtype or str(self.vlm.dtype),
             implementation=settings.implementation,
         )
-        self._picture = shape[1:]
-        self._state = _begin(
-            self.vlm.params, jnp.asarray([prefix], jnp.int32), config=self._config, dtype=jnp.dtype(self.vlm.dtype)
-        )
+        self._picture = tuple(shape[1:])
+        self._state = _begin(self.vlm.params, jnp.asarray([prefix], jnp.int32), config=self._config)
 
     def _check(self, chunk: Chunk) -> None:
         if chunk.frames.shape[1:] != self._picture:
@@ -311,7 +407,7 @@ def _seconds_read(reading: QuestionState) -> tuple[tuple[float, float], ...]:
     return tuple((second, count / len(reading.reads)) for second, count in sorted(shares.items()))
 
 
-_begin = jax.jit(remember.begin, static_argnames=("config", "dtype"))
+_begin = jax.jit(remember.begin, static_argnames="config")
 _watch = jax.jit(remember.watch, static_argnames="config", donate_argnames="memory")
 _watch_aside = jax.jit(remember.watch, static_argnames="config")  # the memory stays: pending frames before a question
 _read = jax.jit(answering.read, static_argnames="config")

@@ -1,19 +1,36 @@
-"""What a saved stream says about itself: the `session.json` beside the arrays of its state."""
+"""Streams in folders: what `Session` and `QASession` save, and how they come back.
+
+FOLDER/version-…/session.json    format, kind, model, dtype, settings, and where the stream stands
+FOLDER/version-…/state           the arrays, by Orbax
+"""
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import jax
+
+from svlm_jax.checkpoint import orbax_io
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import CheckpointError
+from svlm_jax.host.files import write_json
+from svlm_jax.host.folders import current, replace_folder
 from svlm_jax.host.json_files import read_object
 from svlm_jax.host.schema import ListOf, Number, Object, Record, Text, Whole
+from svlm_jax.models import registry
 from svlm_jax.streaming.settings import StreamSettings, sampling_from_json
 
-FORMAT = 2
+if TYPE_CHECKING:
+    from svlm_jax.streaming.loaded import LoadedVLM
+
+FORMAT = 3
 STREAM = "session.json"
+COMMENTARY, QUESTIONS = "commentary", "questions"  # kinds of streams
+
+State = TypeVar("State")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,19 +54,55 @@ def is_stream(version: Path) -> bool:
     return (version / STREAM).is_file()
 
 
-def read_saved(path: Path, model: Mapping[str, Any], dtype: str, name: str) -> SavedStream:
-    """The stream that a `session.json` tells of.
+def save(folder: str | Path, vlm: "LoadedVLM", kind: str, about: Mapping[str, Any], state: Any) -> None:
+    """Writes a stream: `about` as JSON, `state` as arrays.
+
+    An earlier save is replaced in one instant: a process that is killed leaves the one or the other. Raises OutputError when
+    the folder holds anything else (`replace_folder`) or cannot be written.
+    """
+    head = {"format": FORMAT, "kind": kind, "model": registry.config_to_hf(vlm.config), "dtype": str(vlm.dtype)}
+
+    def write(fresh: Path) -> None:
+        orbax_io.save(fresh / "state", state)
+        write_json(fresh / STREAM, {**head, **about})
+
+    replace_folder(folder, write, is_stream)
+
+
+def find(folder: str | Path) -> Path:
+    """The version of a saved stream that counts. Raises CheckpointError when the folder holds none."""
+    version = current(folder)
+    if version is None or not is_stream(version):
+        raise CheckpointError(f"{folder}: expected a saved stream, a folder that --save-state has written")
+    return version
+
+
+def model_of(vlm: "LoadedVLM") -> tuple[Mapping[str, Any], str, str]:
+    """What `read_about` compares a stream with: config.json as JSON gives it back, dtype, and name."""
+    return json.loads(json.dumps(registry.config_to_hf(vlm.config))), str(vlm.dtype), vlm.name
+
+
+def read_about(path: Path, model: Mapping[str, Any], dtype: str, name: str, kind: str) -> Record:
+    """The fields of a `session.json`.
 
     Args:
       model: config.json of the model that is to go on with it, `name` what errors call that.
     Raises:
-      CheckpointError: the file is damaged, or of a stream of another model or dtype.
+      CheckpointError: the file is damaged, or of a stream of another kind, model or dtype.
     """
     saved = Record(read_object(path, CheckpointError), str(path), CheckpointError)
     if saved.get("format", Whole()) != FORMAT:
         raise CheckpointError(f"{path}: saved in format {saved.get('format', Whole())}, expected {FORMAT}")
+    if saved.get("kind", Text()) != kind:
+        raise CheckpointError(f"{path}: a stream of kind {saved.get('kind', Text())!r}, expected {kind!r}")
     if (saved.get("model", Object()), saved.get("dtype", Text())) != (model, dtype):
         raise CheckpointError(f"{path}: this stream was saved with another model or dtype than {name}, {dtype}")
+    return saved
+
+
+def read_saved(path: Path, model: Mapping[str, Any], dtype: str, name: str) -> SavedStream:
+    """The commentary that a `session.json` tells of; see `read_about`."""
+    saved = read_about(path, model, dtype, name, COMMENTARY)
     shape = saved.get("clip_shape", ListOf(Whole(least=1, most=2**14), least=4, most=4))
     if shape[1] != 3 or math.prod(shape) > 2**31:
         raise saved.wrong("clip_shape", shape, "frames, 3 channels, height, width")
@@ -60,3 +113,10 @@ def read_saved(path: Path, model: Mapping[str, Any], dtype: str, name: str) -> S
         chunks=saved.get("chunks", Whole(least=0)),
         position=saved.get("position", Number(least=0)),
     )
+
+
+def arrays(version: Path, like: State) -> State:
+    """The arrays of a version, in the structure, dtypes and placement of a state."""
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+    loaded: State = orbax_io.load(version / "state", abstract)
+    return loaded

@@ -1,41 +1,34 @@
-"""A running stream on the host: chunks of video in, captions out. All compute is in `step`."""
+"""A running stream on the host: chunks of video in, captions out. A session is a handle on a lane; all compute is in `step`."""
 
 import copy
 import dataclasses
-import json
 import logging
 import os
 import pathlib
-import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from svlm_jax.cache.ring import Role, StreamState, Tokens
+from svlm_jax.cache.ring import Role, Tokens
 from svlm_jax.cache.window import Lengths, ring_shape, slots_by_role
-from svlm_jax.checkpoint import orbax_io
 from svlm_jax.checkpoint.streaming_block import stop_ids
 from svlm_jax.engine import commentate as compiled
 from svlm_jax.engine.sampling import Sampling
-from svlm_jax.errors import CheckpointError, ConfigError, StreamError
+from svlm_jax.engine.state import StreamState
+from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.host.devices import device_memory
-from svlm_jax.host.files import write_json
-from svlm_jax.host.folders import current, replace_folder
 from svlm_jax.models import registry
 from svlm_jax.models.config import ClipGrid
-from svlm_jax.models.functional import Params
 from svlm_jax.prompt.commentary import MARKER, PromptBuilder, pieces
+from svlm_jax.streaming import saved
 from svlm_jax.streaming.caption import Caption, Timing
+from svlm_jax.streaming.loaded import LoadedVLM
+from svlm_jax.streaming.pool import LanePool
+from svlm_jax.streaming.settings import StreamSettings
 from svlm_jax.video.chunk import Chunk
 from svlm_jax.video.source import Source, open_source
-
-if TYPE_CHECKING:
-    pass
-from svlm_jax.streaming.loaded import LoadedVLM
-from svlm_jax.streaming.saved import FORMAT, STREAM, is_stream, read_saved
-from svlm_jax.streaming.settings import StreamSettings
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +43,9 @@ KINDS = {
 
 
 class Session:
-    """One stream. Its cache is built when the first chunk shows the size of the pictures."""
+    """One stream, in a lane of a pool. Alone it has a pool of one lane, built when the first chunk shows its pictures."""
 
-    def __init__(self, vlm: LoadedVLM, settings: StreamSettings) -> None:
+    def __init__(self, vlm: LoadedVLM, settings: StreamSettings, pool: LanePool | None = None) -> None:
         self.vlm, self.settings = vlm, settings
         generation = vlm.checkpoint.generation_config
         self.sampling = settings.sampling or Sampling.from_generation_config(generation)
@@ -67,24 +60,38 @@ class Session:
         self.last: compiled.StepOutput | None = None  # what the device returned for the newest chunk
         self.chunks = 0  # since the stream began
         self.position = 0.0  # stream seconds watched so far
-        self._config: compiled.StepConfig | None = None
-        self._state: StreamState | None = None
+        self._pool = pool
+        self._lane: int | None = None
         self._limits: dict[str, int] = {}
         self._grids: set[ClipGrid] = set()
 
     @property
+    def pool(self) -> LanePool:
+        """Where the stream lives. Raises StreamError before the first chunk, which decides it for a session alone."""
+        if self._pool is None:
+            raise StreamError("the stream has not seen any video yet, so it has no cache")
+        return self._pool
+
+    @property
     def config(self) -> compiled.StepConfig:
         """What the step was compiled for. Raises StreamError before the first chunk, which decides it."""
-        if self._config is None:
-            raise StreamError("the stream has not seen any video yet, so it has no cache")
-        return self._config
+        return self.pool.config
+
+    @property
+    def lane(self) -> int:
+        """The lane of the pool. Raises StreamError before the first chunk, which takes it."""
+        if self._lane is None:
+            raise StreamError("the stream has not seen any video yet, so it has no state")
+        return self._lane
 
     @property
     def state(self) -> StreamState:
-        """The state of the stream, a batch of one. The next chunk donates it: `step.fork` copies it."""
-        if self._state is None:
-            raise StreamError("the stream has not seen any video yet, so it has no state")
-        return self._state
+        """The state of the stream, one lane, as a value of its own; what is assigned is where the stream stands."""
+        return self.pool.extract(self.lane)
+
+    @state.setter
+    def state(self, stream: StreamState) -> None:
+        self.pool.insert(self.lane, stream)
 
     # ------------------------------------------------------------------------------------------- watching
 
@@ -114,16 +121,24 @@ class Session:
 
         query: stands in this turn in place of the settings' one, which has the first turn; `ask` makes room for it.
         """
+        turn = self.prepare(chunk, query)
+        outputs, times = self.pool.step(self.vlm.params, {self.lane: turn}, split=self.settings.split_timing)
+        return self.finish(chunk, outputs[self.lane], Timing(chunk.read_ms, *times))
+
+    def prepare(self, chunk: Chunk, query: str | None = None) -> tuple[Tokens, np.ndarray]:
+        """The turn and the frames of a chunk, as `LanePool.step` takes them; `finish` must follow it."""
         grid = self._grid(chunk.frames)
-        if self._config is None:
+        if self._lane is None:
             self._build(grid, chunk.frames.shape)
         self._check(grid, chunk)
         if self._reset_due():
-            self._state = self._open()
+            self._open()
         if query is None and self._round() == 0:
             query = self.settings.query
-        turn = jax.tree.map(lambda x: x[None], self.prompt.turn(chunk.start, chunk.end, grid, query))
-        out, timing = self._run(turn, chunk.frames[None], chunk.read_ms)
+        return self.prompt.turn(chunk.start, chunk.end, grid, query), chunk.frames
+
+    def finish(self, chunk: Chunk, out: compiled.StepOutput, timing: Timing) -> Caption:
+        """The caption of a chunk, from the row that the step returned for it. Raises StreamError when the cache is full."""
         self.last = out
         self.chunks += 1
         self.position = chunk.end
@@ -156,34 +171,13 @@ class Session:
                 f"a question of {length} tokens with an answer of up to {max_new_tokens}: expected at most "
                 f"qa_token_budget={self.settings.qa_token_budget} tokens together"
             )
-        if self._config is None:
+        if self._lane is None:
             self._build(self._grid(chunk.frames), chunk.frames.shape)
-        twin = self.fork()
+        sampling = dataclasses.replace(self.sampling, temperature=0.0, repetition_penalty=1.0, max_new_tokens=max_new_tokens)
+        twin = self._twin(sampling)
         twin.prompt = copy.copy(self.prompt)
         twin.prompt.max_query = -(-length // QUESTION) * QUESTION
-        twin.sampling = dataclasses.replace(
-            self.sampling, temperature=0.0, repetition_penalty=1.0, max_new_tokens=max_new_tokens
-        )
-        twin._config = dataclasses.replace(self.config, sampling=twin.sampling)
         return twin.feed(chunk, question)
-
-    def _run(self, turn: Tokens, frames: np.ndarray, read_ms: float) -> tuple[compiled.StepOutput, Timing]:
-        params, config, state = self.vlm.params, self.config, self.state
-        begin = time.perf_counter()
-        if not self.settings.split_timing:
-            self._state, out = compiled.step(params, state, turn, frames, config=config)
-            out = jax.device_get(out)  # waits for the device
-            return out, Timing(read_ms, 1e3 * (time.perf_counter() - begin))
-        clip = jax.block_until_ready(_see(params, state, frames, config=config))
-        seen = time.perf_counter()
-        progress = jax.block_until_ready(_prefill(params, state, turn, clip, config=config))
-        read = time.perf_counter()
-        rest = dataclasses.replace(progress, state=None)
-        self._state, out = _generate(params, progress.state, rest, config=config)
-        out = jax.device_get(out)
-        end = time.perf_counter()
-        parts = (1e3 * (b - a) for a, b in ((begin, end), (begin, seen), (seen, read), (read, end)))
-        return out, Timing(read_ms, *parts)
 
     def _text(self, tokens: tuple[int, ...]) -> str:
         text = self.vlm.tokenizer.decode([token for token in tokens if token not in self.turns.stop])
@@ -204,7 +198,7 @@ class Session:
         return self.vlm.config.vision.clip_grid(count, height, width, self.settings.fps)
 
     def _build(self, grid: ClipGrid, clip_shape: tuple[int, ...]) -> None:
-        """Chooses the capacity from the window and the first picture, and puts the opening into a fresh cache."""
+        """Chooses the capacity from the window and the first picture, and puts the opening into a lane."""
         settings = self.settings
         opening = self._opening()
         lengths = Lengths(
@@ -221,23 +215,28 @@ class Session:
         by_role = dict(slots_by_role(*arguments))
         self._limits = {kind: by_role.pop(kind) for kind in KINDS}
         self._limits["turns"] = sum(by_role.values())
-        self._config = compiled.StepConfig(
+        config = compiled.StepConfig(
             model=self.vlm.config,
             ring=ring_shape(*arguments),
             turns=self.turns,
-            sampling=self.sampling,
+            sampling=self.sampling.bounds,
+            cache_dtype=settings.cache_dtype or str(self.vlm.dtype),
             recompute=settings.window.memory == "recompute",
             implementation=settings.implementation,
             keep_logits=settings.keep_logits,
         )
         self._clip_shape = tuple(clip_shape)
-        self._afford(self._config)
-        self._state = self._open()
+        if self._pool is None:
+            self._afford(config)
+            self._pool = LanePool(config, clip_shape=self._clip_shape)
+        self._pool.admit(config)
+        self._lane = self._pool.take()
+        self._open()
 
     def _afford(self, config: compiled.StepConfig) -> None:
         """Says in a sentence, before anything is allocated, that a window can never fit the device."""
         device = jax.tree.leaves(self.vlm.params)[0].devices().pop()
-        needed, there = compiled.cache_bytes(config, self.vlm.dtype), device_memory(device)
+        needed, there = compiled.cache_bytes(config), device_memory(device)
         if there is not None and needed > there:
             raise ConfigError(
                 f"a window of {self.settings.window.vision:g} s of video and {self.settings.window.text:g} s of text needs a "
@@ -249,20 +248,14 @@ class Session:
         keep = None if self.settings.parity or window.uncut else (window.sink or 0, window.tail or 0)
         return self.prompt.opening(self.settings.previous_text, keep=keep)
 
-    def _open(self) -> StreamState:
-        """A fresh state that holds the system turn and the previous text."""
-        settings, config = self.settings, self.config
+    def _open(self) -> None:
+        """Starts afresh in the lane, with the system turn and the previous text."""
+        settings = self.settings
         published_marker_cut = len(self.turns.marker) if settings.parity else 0
-        limits = settings.window.limits(settings.chunk_seconds, settings.duration, published_marker_cut=published_marker_cut)
-        state = compiled.init_state(
-            config, limits, seed=settings.seed + self.chunks, dtype=self.vlm.dtype, clip_shape=self._clip_shape
-        )
-        for piece in pieces(self._opening(), PIECE):
-            piece = jax.tree.map(lambda x: x[None], piece)
-            state, left = compiled.ingest_step(self.vlm.params, state, piece, config=config)
-            if int(left[0]) < 0:
-                raise StreamError(f"the cache of {config.ring.slots} slots cannot hold the previous text")
-        return state
+        window = settings.window.limits(settings.chunk_seconds, settings.duration, published_marker_cut=published_marker_cut)
+        sampling = self.config.sampling.limits(self.sampling)
+        opening = list(pieces(self._opening(), PIECE))
+        self.pool.open(self.vlm.params, self.lane, window, sampling, settings.seed + self.chunks, opening)
 
     def _round(self) -> int:
         """Rounds since the cache was last opened."""
@@ -295,61 +288,45 @@ class Session:
 
     def fork(self) -> "Session":
         """A second stream that stands where this one stands; what it watches does not touch this one."""
-        twin = Session(self.vlm, self.settings)
-        twin.__dict__.update(self.__dict__)
-        twin._grids = set(self._grids)
-        if self._state is not None:
-            twin._state = compiled.fork(self._state)
+        return self._twin(self.sampling)
+
+    def _twin(self, sampling: Sampling) -> "Session":
+        """A fork, in a pool of its own, that samples otherwise."""
+        twin = copy.copy(self)
+        twin._grids, twin.sampling = set(self._grids), sampling
+        if self._lane is not None:
+            limits = jax.tree.map(lambda x: np.asarray(x)[None], sampling.limits)
+            bounds = self.config.sampling if sampling == self.sampling else sampling.bounds
+            twin._pool = LanePool(dataclasses.replace(self.config, sampling=bounds), clip_shape=self._clip_shape)
+            twin._lane = twin._pool.take()
+            twin.state = dataclasses.replace(self.state, sampling=limits)
         return twin
 
-    def save(self, folder: str | pathlib.Path) -> None:
-        """Saves the stream so that `StreamingVLM.resume` goes on as if it had never stopped.
+    def close(self) -> None:
+        """Gives the lane back, for another stream; the session is over."""
+        if self._lane is not None:
+            self.pool.give_back(self._lane)
+            self._lane = None
 
-        An earlier save is replaced in one instant: a process that is killed leaves the one or the other. Raises OutputError
-        when the folder holds anything else (`replace_folder`) or cannot be written.
-        """
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Saves the stream so that `StreamingVLM.resume` goes on as if it had never stopped; see `saved.save`."""
         state = self.state
         about = {
-            "format": FORMAT,
-            "model": registry.config_to_hf(self.vlm.config),
-            "dtype": str(self.vlm.dtype),
             "settings": self.settings.to_json(),
             "sampling": dataclasses.asdict(self.sampling),
             "clip_shape": self._clip_shape,
             "chunks": self.chunks,
             "position": self.position,
         }
-
-        def write(fresh: pathlib.Path) -> None:
-            orbax_io.save(fresh / "state", state)
-            write_json(fresh / STREAM, about)
-
-        replace_folder(folder, write, is_stream)
+        saved.save(folder, self.vlm, saved.COMMENTARY, about, state)
 
     @classmethod
     def load(cls, vlm: LoadedVLM, folder: str | pathlib.Path, **changes: Any) -> "Session":
         """See `StreamingVLM.resume`. Raises CheckpointError when the folder holds no stream, or one of another model."""
-        version = current(folder)
-        if version is None or not is_stream(version):
-            raise CheckpointError(f"{folder}: expected a saved stream, a folder that --save-state has written")
-        model = json.loads(json.dumps(registry.config_to_hf(vlm.config)))
-        saved = read_saved(version / STREAM, model, str(vlm.dtype), vlm.name)
-        session = cls(vlm, dataclasses.replace(saved.settings, **changes))
-        session.sampling, session.chunks, session.position = saved.sampling, saved.chunks, saved.position
-        session._build(session._grid(np.empty(saved.clip_shape, np.uint8)), saved.clip_shape)
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), session.state)
-        session._state = orbax_io.load(version / "state", abstract)
+        version = saved.find(folder)
+        about = saved.read_saved(version / saved.STREAM, *saved.model_of(vlm))
+        session = cls(vlm, dataclasses.replace(about.settings, **changes))
+        session.sampling, session.chunks, session.position = about.sampling, about.chunks, about.position
+        session._build(session._grid(np.empty(about.clip_shape, np.uint8)), about.clip_shape)
+        session.state = saved.arrays(version, session.state)
         return session
-
-
-def _resume_generate(
-    params: Params, state: StreamState, rest: compiled.Progress, *, config: compiled.StepConfig
-) -> tuple[StreamState, compiled.StepOutput]:
-    """`generate` with the state as an argument of its own: only what is returned can be donated."""
-    return compiled.generate(params, dataclasses.replace(rest, state=state), config=config)
-
-
-# The second as three programs, for `split_timing`.
-_see = jax.jit(compiled.see, static_argnames="config")
-_prefill = jax.jit(compiled.prefill, static_argnames="config", donate_argnames="state")
-_generate = jax.jit(_resume_generate, static_argnames="config", donate_argnames="state")

@@ -12,6 +12,14 @@ from svlm_jax.errors import CheckpointError, ConfigError
 from svlm_jax.host.schema import Choice, Flag, Kind, ListOf, Nullable, Number, Object, Record, Text, Whole
 from svlm_jax.prompt.commentary import QUERY, SYSTEM
 
+CACHE_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def check_cache_dtype(name: str | None) -> None:
+    """ConfigError for a dtype that keys and values cannot have."""
+    if name is not None and name not in CACHE_DTYPES:
+        raise ConfigError(f"cache_dtype={name!r}: expected one of {', '.join(CACHE_DTYPES)}")
+
 
 @dataclasses.dataclass(frozen=True)
 class StreamSettings:
@@ -29,6 +37,7 @@ class StreamSettings:
       parity: reproduce the published code where ours deliberately differs (docs/decisions.md).
       split_timing: run a second as three programs, so that each can be timed.
       keep_logits: keep the raw logits of every token, for tests.
+      cache_dtype: of keys and values; None = that of the weights.
       implementation: attention implementation, see `pallas_kernels.dispatch`.
     """
 
@@ -45,12 +54,14 @@ class StreamSettings:
     parity: bool = False
     split_timing: bool = False
     keep_logits: bool = False
+    cache_dtype: str | None = None
     implementation: Implementation = "auto"
 
     def __post_init__(self) -> None:
         for name in ("fps", "chunk_seconds"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected more than 0")
+        check_cache_dtype(self.cache_dtype)
         if self.qa_token_budget < 0:
             raise ConfigError(f"qa_token_budget={self.qa_token_budget}: expected 0 or more tokens")
         if self.window.memory == "recompute" and self.window.positions == "native":
@@ -95,6 +106,7 @@ _SETTINGS: Mapping[str, Kind[Any]] = {
     "parity": Flag(),
     "split_timing": Flag(),
     "keep_logits": Flag(),
+    "cache_dtype": Nullable(Choice(CACHE_DTYPES)),
     "implementation": Choice(get_args(Implementation)),
 }
 

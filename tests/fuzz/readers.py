@@ -217,6 +217,7 @@ def saved_seeds() -> list[bytes]:
     settings = StreamSettings(window=WindowConfig(sink=None, tail=None), sampling=sampling, duration=9.0)
     saved = {
         "format": FORMAT,
+        "kind": "commentary",
         "model": MODEL,
         "dtype": "float32",
         "settings": settings.to_json(),

@@ -15,7 +15,7 @@ from svlm_jax.engine import remember
 from svlm_jax.engine.answer import QuestionState
 from svlm_jax.engine.remember import Clip
 from svlm_jax.engine.sampling import Sampling
-from svlm_jax.errors import ConfigError, StreamError
+from svlm_jax.errors import CheckpointError, ConfigError, StreamError
 from svlm_jax.models import functional, registry
 from svlm_jax.models.positions import rope_positions
 from svlm_jax.streaming import qa_session as recall_module
@@ -74,7 +74,7 @@ def scores(stream, question=QUESTION) -> np.ndarray:
 def tokens(stream) -> list[np.ndarray]:
     """Places in the stream of the tokens that each layer keeps."""
     count = int(stream.state.count[0])
-    return [np.asarray(place[0, :count]) for place in stream.state.marks.place]
+    return [np.asarray(place[0, :count]) for place in stream.state.meta.place]
 
 
 # ------------------------------------------------------------------------------------------- what is seen
@@ -173,7 +173,7 @@ def test_each_layer_keeps_its_own_tokens_and_exactly_the_budget():
     for name in ("keys", "values"):  # in the first layer they depend on the token alone
         mine, all_of_them = (np.asarray(getattr(s.state, name)[0][0]) for s in (stream, everything))
         np.testing.assert_allclose(mine[:, prefix : prefix + 30], all_of_them[:, prefix + kept[0]], atol=1e-5)
-    second = np.asarray(stream.state.marks.second[0, 0, :30])
+    second = np.asarray(stream.state.meta.second[0, 0, :30])
     assert second.tolist() == (2.0 * (kept[0] // CELLS)).tolist()
 
 
@@ -276,6 +276,23 @@ def test_a_fork_remembers_the_moment():
     assert stream.ask(QUESTION, choices=choices).read != before.read
 
 
+def test_a_saved_stream_goes_on_as_if_it_had_never_stopped(tmp_path):
+    """Two clips and a half are saved; what comes back reads on, and answers like the stream that went on."""
+    stream, choices = watch(recall("vsb+par", budget=30), 0, 10), ["red", "blue", "none"]
+    stream.save(tmp_path / "saved")
+    twin = model().resume_qa(tmp_path / "saved")
+    assert (twin.position, twin.settings, twin.sampling) == (stream.position, stream.settings, stream.sampling)
+    assert twin.ask(QUESTION, choices=choices).scores == stream.ask(QUESTION, choices=choices).scores  # with the half clip
+    watch(stream, 10, 14, seed=5)
+    watch(twin, 10, 14, seed=5)
+    after, resumed = (each.ask(QUESTION, choices=choices) for each in (stream, twin))
+    assert (after.scores, after.read, after.at) == (resumed.scores, resumed.read, resumed.at)
+    with pytest.raises(CheckpointError, match="kind 'questions', expected 'commentary'"):
+        model().resume(tmp_path / "saved")
+    with pytest.raises(CheckpointError, match="expected a saved stream"):
+        model().resume_qa(tmp_path)
+
+
 @pytest.mark.slow
 def test_a_frame_like_the_last_is_not_remembered():
     stream = recall("fifo", similar=0.999)
@@ -293,7 +310,7 @@ def test_two_streams_in_one_program_are_what_they_are_alone():
     alone = [watch(recall("vsb+par", budget=30), 0, stop, seed=seed) for stop, seed in ((12, 0), (8, 1))]
     config, params = alone[0].config, model().params
     prefix = jnp.asarray([alone[0].dialogue.prefix()] * 2, jnp.int32)
-    together = jax.jit(lambda prefix: remember.begin(params, prefix, config=config, dtype=jnp.float32))(prefix)
+    together = jax.jit(lambda prefix: remember.begin(params, prefix, config=config))(prefix)
     step = jax.jit(functools.partial(remember.watch, config=config))
     turns = [[range(4), range(0)], [range(4, 8), range(4)], [range(8, 12), range(4, 8)]]
     for i, turn in enumerate(turns):
@@ -306,10 +323,10 @@ def test_two_streams_in_one_program_are_what_they_are_alone():
         together = step(params, together, Clip(jnp.asarray(frames), jnp.asarray(second, jnp.float32), jnp.asarray(valid)))
     live = prefix.shape[1] + 30
     for b, stream in enumerate(alone):
-        mine = jax.tree.map(lambda x, b=b: x[b : b + 1], dataclasses.replace(together, marks=None))
-        mine = dataclasses.replace(mine, marks=jax.tree.map(lambda x, b=b: x[:, b : b + 1], together.marks))
+        mine = jax.tree.map(lambda x, b=b: x[b : b + 1], dataclasses.replace(together, meta=None))
+        mine = dataclasses.replace(mine, meta=jax.tree.map(lambda x, b=b: x[:, b : b + 1], together.meta))
         np.testing.assert_array_equal(mine.count, stream.state.count)
-        for place, expected in zip(mine.marks.place, stream.state.marks.place, strict=True):
+        for place, expected in zip(mine.meta.place, stream.state.meta.place, strict=True):
             np.testing.assert_array_equal(place[0, :30], expected[0, :30])
         for name in ("keys", "values", "means"):
             for array, expected in zip(getattr(mine, name), getattr(stream.state, name), strict=True):

@@ -13,12 +13,15 @@ from svlm_jax.cache.window import WindowConfig
 from svlm_jax.engine import commentate as step
 from svlm_jax.errors import CheckpointError, ConfigError, StreamError
 from svlm_jax.host.folders import current
-from svlm_jax.streaming import session as sessions
+from svlm_jax.streaming import pool as pools
+from svlm_jax.streaming.caption import Timing
+from svlm_jax.streaming.pool import LanePool
 from svlm_jax.video.chunk import Chunk
 from tests import clips
 from tests.streaming import streams
 from tests.streaming.streams import SETTINGS, model, run
 
+NARROW = dataclasses.replace(SETTINGS.window, sink=2, tail=3)
 ROUNDS = 9  # long enough for every rule of the small window to have acted
 
 
@@ -68,7 +71,7 @@ def test_future_frames_change_nothing(uninterrupted):
 def test_split_timing_says_the_same_and_times_each_part(uninterrupted, monkeypatch):
     """By a clock that only the three programs move, each by a time of its own."""
     now = [0.0]
-    monkeypatch.setattr(sessions.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(pools.time, "perf_counter", lambda: now[0])
 
     def takes(seconds, program):
         def run_it(*arguments, **options):
@@ -77,8 +80,8 @@ def test_split_timing_says_the_same_and_times_each_part(uninterrupted, monkeypat
 
         return run_it
 
-    for name, seconds in (("_see", 1.0), ("_prefill", 10.0), ("_generate", 100.0)):
-        monkeypatch.setattr(sessions, name, takes(seconds, getattr(sessions, name)))
+    for name, seconds in (("_encode", 1.0), ("_prefill", 10.0), ("_reply", 100.0)):
+        monkeypatch.setattr(pools, name, takes(seconds, getattr(pools, name)))
     split = stream(split_timing=True)
     captions = [split.feed(streams.chunk(i)) for i in range(6)]
     assert [caption.tokens for caption in captions] == uninterrupted[:6]
@@ -91,32 +94,25 @@ def test_streams_in_a_batch_say_what_they_say_alone(uninterrupted):
     """Three streams: at another round, with another window, and with other frames; one program runs them together."""
     late = stream()
     run(late, 0, 3)
-    narrow = stream(window=dataclasses.replace(SETTINGS.window, sink=2, tail=3))
-    own = stream(seed=3)
-    alone = [late.fork(), narrow.fork(), own.fork()]
-    expected = [run(alone[0], 3, 8), run(alone[1], 0, 5), run(alone[2], 0, 5, seed=1)]
-    for other in (narrow, own):  # the first chunk builds the cache, so open them by hand
-        other._build(other._grid(streams.frames(0)), streams.frames(0).shape)
-    # the narrow window needs fewer slots: in a batch it lives in the larger ring
-    wide = late.config
-    narrow._config = wide
-    narrow._state = narrow._open()
-    state = step.stack([late.state, narrow.state, own.state])
+    expected = [
+        run(late.fork(), 3, 8),
+        run(stream(window=NARROW), 0, 5),
+        run(stream(seed=3), 0, 5, seed=1),
+    ]
+    # The narrow window needs fewer slots: in a pool it lives in the larger ring.
+    pool = LanePool(late.config, 4)
+    pooled = [stream(pool=pool), stream(pool=pool, window=NARROW), stream(pool=pool, seed=3)]
+    pooled[0].prepare(streams.chunk(0))
+    pooled[0].state = late.state
+    pooled[0].chunks = 3
     said = [[], [], []]
     for i in range(5):
-        clips = [streams.frames(3 + i), streams.frames(i), streams.frames(i, seed=1)]
-        grid = late._grid(clips[0])
-        turns = [
-            late.prompt.turn(3 + i, 4 + i, grid),
-            *(s.prompt.turn(i, i + 1, grid, SETTINGS.query if i == 0 else None) for s in (narrow, own)),
-        ]
-        turn = jax.tree.map(lambda *xs: np.stack(xs), *turns)
-        state, out = step.step(model().params, state, turn, np.stack(clips), config=wide)
-        for b in range(3):
-            said[b].append(tuple(np.asarray(out.token[b])[: int(out.count[b])].tolist()))
+        chunks = [streams.chunk(3 + i), streams.chunk(i), streams.chunk(i, seed=1)]
+        turns = {s.lane: turn for s, chunk in zip(pooled, chunks, strict=True) if (turn := s.prepare(chunk))}
+        outs, times = pool.step(model().params, turns)
+        for words, s, chunk in zip(said, pooled, chunks, strict=True):
+            words.append(s.finish(chunk, outs[s.lane], Timing(0.0, *times)).tokens)
     assert said == expected
-    one = step.unstack(state, 1)
-    assert one.chunk_index.tolist() == [5] and one.keys[0].shape[0] == 1
 
 
 def test_nothing_recompiles_and_no_memory_grows():
@@ -135,7 +131,7 @@ def test_nothing_recompiles_and_no_memory_grows():
 def test_the_step_takes_its_state_and_gives_it_back():
     session = stream()
     run(session, 0, 1)
-    old = session.state
+    old = session.pool.state
     run(session, 1, 2)
     assert all(x.is_deleted() for x in (*old.keys, *old.values))
 

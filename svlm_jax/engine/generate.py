@@ -1,0 +1,94 @@
+"""The decode loop, for captions and answers alike.
+
+    pick a token from the logits -> run it -> logits -> pick ...        until every lane has said a stop id or has had its fill
+
+Its one scalar condition serves all lanes, so XLA never selects between old and new caches; a lane that is done, or idle,
+waits for the others and writes nothing. The last picked token is never run.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from svlm_jax.engine.sampling import SamplingBounds, SamplingLimits, fold_in, pick
+
+Carry = TypeVar("Carry")
+# (carry, token (B, 1), number of the token in its reply (B,), lanes that run it (B,)) -> carry, logits (B, V)
+RunToken = Callable[[Carry, jax.Array, jax.Array, jax.Array], tuple[Carry, jax.Array]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What the lanes have said.
+
+    Attributes:
+      token: ids (B, max_new), valid up to count (B,). penalized_ids: those that the repetition penalty counts as said.
+      logits: raw logits (B, max_new, V) float32 of every token, or (B, 0, V) when they are not kept.
+    """
+
+    token: Int[Array, "B max_new"]
+    count: Int[Array, "B"]
+    penalized_ids: Bool[Array, "B V"]
+    logits: Float[Array, "B steps V"]
+
+    @property
+    def last(self) -> Int[Array, "B"]:
+        """The newest token of each lane; of one that has said nothing, any id."""
+        return jnp.take_along_axis(self.token, jnp.maximum(self.count - 1, 0)[:, None], axis=1)[:, 0]
+
+
+def generate(
+    run_token: RunToken[Carry],
+    carry: Carry,
+    logits: Float[Array, "B V"],
+    *,
+    penalized_ids: Bool[Array, "B V"],
+    key: UInt32[Array, "B 2"],
+    active: Bool[Array, "B"],
+    limits: SamplingLimits,
+    bounds: SamplingBounds,
+    stop: tuple[int, ...],
+    keep_logits: bool = False,
+) -> tuple[Carry, Reply]:
+    """Replies of the active lanes, each up to a stop id or its own cap.
+
+    Args:
+      run_token: runs one token a lane. It writes nothing for lanes that it is not told to run.
+      carry: what `run_token` changes: the cache and its metadata.
+      logits: of the first token. key: PRNG key data; token n is drawn by `fold_in(key, n)`.
+    Returns (carry, reply); an idle lane has a count of 0.
+    """
+    lanes, most = jnp.arange(len(logits)), bounds.max_new_tokens
+
+    def picked(reply: Reply, logits: Array, on: Array) -> Reply:
+        chosen = pick(logits, reply.penalized_ids, fold_in(key, reply.count), limits, bounds)
+        at = jnp.where(on, reply.count, most)
+        kept = reply.logits.at[lanes, at].set(logits, mode="drop") if keep_logits else reply.logits
+        token = reply.token.at[lanes, at].set(chosen, mode="drop")
+        return dataclasses.replace(reply, token=token, count=reply.count + on, logits=kept)
+
+    def speaking(reply: Reply) -> Array:
+        stopped = jnp.isin(reply.last, jnp.asarray(stop, jnp.int32))
+        return active & (reply.count < limits.max_new_tokens) & ~stopped
+
+    def one_token(carried: tuple[Carry, Reply]) -> tuple[Carry, Reply]:
+        carry, reply = carried
+        on, last = speaking(reply), reply.last
+        carry, logits = run_token(carry, last[:, None], reply.count - 1, on)
+        said = reply.penalized_ids.at[lanes, last].set(True)
+        return carry, picked(dataclasses.replace(reply, penalized_ids=said), logits, on)
+
+    steps, vocab = most if keep_logits else 0, logits.shape[1]
+    nothing = Reply(
+        token=jnp.zeros((len(logits), most), jnp.int32),
+        count=jnp.zeros(len(logits), jnp.int32),
+        penalized_ids=penalized_ids,
+        logits=jnp.zeros((len(logits), steps, vocab), jnp.float32),
+    )
+    first = picked(nothing, logits, active)
+    return jax.lax.while_loop(lambda carried: speaking(carried[1]).any(), one_token, (carry, first))
