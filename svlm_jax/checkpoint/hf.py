@@ -22,10 +22,11 @@ from svlm_jax.checkpoint.tensors import SafetensorsFile, is_finite, open_folder
 from svlm_jax.errors import CheckpointError
 from svlm_jax.host.json_files import read_object
 from svlm_jax.host.schema import brief
-from svlm_jax.models import registry
+from svlm_jax.models import quant, registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.functional import Params, abstract_params
 from svlm_jax.models.hf_schema import tied_inside
+from svlm_jax.models.quant import Scheme
 from svlm_jax.prompt.tokenizer import Tokenizer
 
 # (path, shape) of a parameter -> where it lives; None for the default device.
@@ -67,21 +68,24 @@ def load(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
+    quantize: Scheme | None = None,
 ) -> Checkpoint:
     """Loads a local folder, a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct", or "embedded" or "embedded-facts" of this package.
 
     One tensor at a time goes from the memory-mapped file to its devices in the wanted dtype (None: as it is stored); with
-    `sharding`, each device reads only its part. Raises CheckpointError for anything that is not a complete checkpoint of a
+    `sharding`, each device reads only its part; with `quantize`, the decoder's matrices become 8 bits wide (`models.quant`),
+    one after the other. Raises CheckpointError for anything that is not a complete checkpoint of a
     supported model.
     """
     folder = resolve(source, revision=revision, cache_dir=cache_dir)
     config = _config(folder)
     if (folder / ORBAX_FOLDER).is_dir():
         params = _load_orbax(folder, config, dtype, sharding)
+        params = params if quantize is None else _quantize_all(params, quantize)
         if progress is not None:
             progress(1, 1)
     else:
-        params = load_params(folder, config, dtype=dtype, sharding=sharding, progress=progress)
+        params = load_params(folder, config, dtype=dtype, sharding=sharding, progress=progress, quantize=quantize)
     return Checkpoint(config, params, folder, read_object(folder / "generation_config.json", CheckpointError, missing_ok=True))
 
 
@@ -151,6 +155,7 @@ def load_params(
     dtype: DTypeLike | None,
     sharding: ShardingRule | None = None,
     progress: Progress | None = None,
+    quantize: Scheme | None = None,
 ) -> Params:
     """The parameters of a folder. Unknown, missing and mis-shaped tensors are a CheckpointError that names them."""
     where = _tensors(folder, config)
@@ -165,7 +170,9 @@ def load_params(
         *parents, leaf = path
         node = functools.reduce(lambda tree, part: tree.setdefault(part, {}), parents, params)
         sources = [where[row.name] for row in parts]
-        node[leaf] = _place([file.read(name) for name, file in sources], parts, dtype, sharding, spoiled)
+        array = _place([file.read(name) for name, file in sources], parts, dtype, sharding, spoiled)
+        kind = quant.kind(".".join(path))
+        node[leaf] = array if quantize is None or kind is None else _quantize(array, quantize, kind)
         for _, file in sources:
             file.forget()
         done += sum(row.size for row in parts)
@@ -194,8 +201,12 @@ def check_weights(folder: Path, *, progress: Progress | None = None) -> None:
 
 
 def dtype_of(params: Params) -> np.dtype:
-    """The dtype of the parameters."""
-    return jax.tree.leaves(params)[0].dtype
+    """The dtype that is computed in: that of what is never quantised."""
+    return params["decoder"]["norm"]["weight"].dtype
+
+
+_quantize = jax.jit(quant.quantize, static_argnums=(1, 2))
+_quantize_all = jax.jit(quant.quantize_params, static_argnums=1, donate_argnums=0)
 
 
 def _load_orbax(folder: Path, config: ModelConfig, dtype: DTypeLike | None, sharding: ShardingRule | None) -> Params:

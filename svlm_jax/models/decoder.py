@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from svlm_jax.models import rope
 from svlm_jax.models.config import TextConfig
 from svlm_jax.models.layers import Embedding, Linear, RMSNorm, SwiGLU, columns, heads, precision
+from svlm_jax.models.quant import QuantArray
 
 # query (B, T, N, H), keys and values (B, T, K, H), none of them rotated -> (B, T, N, H)
 LayerAttentionFn: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -78,13 +79,15 @@ class Decoder(nnx.Module):
         """float32 scores of the next token."""
         weight = self.embed.weight[...] if self.head is None else self.head.weight[...]
         over = 1 if self.head is None else 0
-        return lax.dot_general(
+        values = weight.values.astype(weight.dtype) if isinstance(weight, QuantArray) else weight
+        scores = lax.dot_general(
             hidden,
-            weight,
+            values,
             (((hidden.ndim - 1,), (over,)), ((), ())),
             precision=precision(weight.dtype),
             preferred_element_type=jnp.float32,
         )
+        return scores * weight.scale if isinstance(weight, QuantArray) else scores
 
     def rope_tables(self, positions: Float[Array, "B 3 T"], *, heads_axis: int) -> tuple[jax.Array, jax.Array]:
         """The cosines and sines that `rope.rotate` takes, for arrays with their heads at `heads_axis`: 1 or 2."""

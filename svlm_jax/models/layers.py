@@ -10,6 +10,8 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
+from svlm_jax.models.quant import QuantArray
+
 
 def scaled_normal(key: jax.Array, shape: tuple[int, int], fan_in: int, dtype: DTypeLike) -> jax.Array:
     """Normal with deviation 1 / sqrt(fan_in), which keeps the scale of what passes through (LeCun et al. 1998)."""
@@ -41,12 +43,15 @@ def quick_gelu(x: jax.Array) -> jax.Array:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-def _product(x: jax.Array, weight: jax.Array) -> jax.Array:
+def _product(x: jax.Array, weight: jax.Array | QuantArray) -> jax.Array:
     """x (..., in) times a weight (in, out), in x's dtype, as a product of two matrices.
 
     XLA for CPUs takes twice the time for the gradients of one with more axes. Shardings are stated because axes are merged,
     and because devices that share the inputs of a weight add up their parts.
     """
+    if isinstance(weight, QuantArray):
+        y = jnp.matmul(x, weight.values.astype(x.dtype), precision=precision(x.dtype), preferred_element_type=jnp.float32)
+        return (y * weight.scale).astype(x.dtype)
     rows, width = jax.typeof(x).sharding.spec[:-1], jax.typeof(x).sharding.spec[-1]
     inputs, outputs = jax.typeof(weight).sharding.spec
     merge = x.ndim > 2 and all(axis is None for axis in rows[1:])

@@ -17,7 +17,7 @@ class LoadedVLM:
     def __init__(self, checkpoint: hf.Checkpoint, *, name: str = "") -> None:
         self.checkpoint, self.name = checkpoint, name
         self.config, self.params, self.tokenizer = checkpoint.config, checkpoint.params, checkpoint.tokenizer
-        self.dtype = jax.tree.leaves(checkpoint.params)[0].dtype
+        self.dtype = hf.dtype_of(checkpoint.params)
         self.defaults = StreamSettings.from_generation_config(checkpoint.generation_config)
         self.pixels = pixel_bounds(checkpoint.generation_config)  # for `open_source`
 

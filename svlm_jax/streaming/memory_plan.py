@@ -1,6 +1,7 @@
 """How many bytes a stream takes on a device: what is fixed exactly, what a second needs on top as an estimate."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from svlm_jax.engine.sampling import Sampling
 from svlm_jax.models import functional, registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.presets import preset
+from svlm_jax.models.quant import Scheme, quantize_params
 from svlm_jax.prompt.commentary import QUERY, PromptBuilder
 from svlm_jax.prompt.tokenizer import Tokenizer
 
@@ -76,11 +78,15 @@ def plan(
     chunk_seconds: float = 1.0,
     duration: float | None = None,
     dtype: str = "bfloat16",
+    quantize: Scheme | None = None,
     streams: int = 1,
 ) -> MemoryPlan:
     """The memory of `streams` equal streams. Raises ConfigError when the window never closes and `duration` is not known."""
     text, itemsize = config.text, jnp.dtype(dtype).itemsize
-    weights = jax.tree.leaves(functional.abstract_params(config, jnp.dtype(dtype)))
+    params = functional.abstract_params(config, jnp.dtype(dtype))
+    if quantize is not None:
+        params = jax.eval_shape(functools.partial(quantize_params, scheme=quantize), params)
+    weights = jax.tree.leaves(params)
     slots = slots_by_role(window, lengths, chunk_seconds, duration)
     count = ring_shape(window, lengths, chunk_seconds, duration).slots
     one_copy = text.kv_shape.bytes(count, dtype, copies=1) * streams
