@@ -29,6 +29,7 @@ from svlm_jax.video.resize import display_size
 from svlm_jax.video.timeline import QUIET, Timeline
 
 FALLBACK_RATE = 25.0  # frames per second, for streams that neither say their rate nor stamp their frames
+RATES = (0.001, 1000.0)  # frames per second; what FFmpeg makes of stamps that do not move is far outside
 SEEK_MARGINS = (0.0, 5.0, 30.0)  # s before the wanted time; an index may point behind its key frame
 NEAR_CUES = 30.0  # s; an index of key frames that are further apart does not show whether the clock jumps between them
 KEPT_BYTES = 64 << 20  # of packets before the wanted time; then decoding begins, wanted or not
@@ -117,8 +118,8 @@ class VideoReader:
             self.sound = pick_sound(self._container)
             self.heard: collections.deque[tuple[av.Packet, float]] = collections.deque()
             self._listen = listen
-            rate = self._stream.average_rate or self._stream.guessed_rate
-            self.fps = float(rate) if rate else None
+            rates = (self._stream.average_rate, self._stream.guessed_rate, self._stream.codec_context.framerate)
+            self.fps = next((float(rate) for rate in rates if rate and RATES[0] <= rate <= RATES[1]), None)
             promised = self._promised()
             self.live = promised is None and self._container.duration is None if live is None else live
             self._decode_in_threads()
@@ -369,9 +370,7 @@ class VideoReader:
         said = float(frame.duration * self._base) if frame.duration else 0.0
         if self._last is not None:
             moment = max(moment, self._last)
-            self._step = said or moment - self._last or self._step
-        elif said:
-            self._step = said
+        self._step = said or float(self._timeline.step * self._base)
         self._step = min(self._step, max(QUIET, self._timeline.paid))  # no claim makes a picture stay for ever
         self._last = moment
         return moment, self._step
@@ -384,12 +383,12 @@ class VideoReader:
         slack = max(1.0, 2 * self._step)
         promised = self._promised()
         if promised is not None:
-            missing = self._seen.get(self._stream.index, 0.0) < self._stamped_begin() + promised - slack
+            reached, whole = self._seen.get(self._stream.index, 0.0), self._stamped_begin() + promised
         else:
             says = self._is(*SAYS_END) and self._container.duration is not None
-            missing = says and max(self._seen.values(), default=0.0) < self._end_said() - slack
-        if missing and self._last is not None:
-            whole = self._declared_end() if promised is not None else self._end_said() - (self._origin or 0.0)
+            reached, whole = max(self._seen.values(), default=0.0), self._end_said() if says else 0.0
+        if self._last is not None and max(reached, self._reached) < whole - slack:
+            whole -= self._origin or 0.0
             raise SourceError(f"{self.name} is truncated: decoded {self.end:.1f} s of {whole:.1f} s.")
         if self._ended is not None and self._last is not None:
             raise SourceError(f"{self.name} cannot be read beyond {self.end:.1f} s: {self._ended}.")

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 NEAR = 0.025  # s; a frame that follows a target by at most this much may stand for it
-PRIMING = 0.1  # s; sound that begins so little before the picture does not make the video a chunk longer
+PRIMING = 0.15  # s; sound that begins so little before the picture does not make the video a chunk longer
 SLACK = 1e-4  # s; time stamps closer than this count as equal
 
 

@@ -82,7 +82,7 @@ class Timeline:
     @property
     def step(self) -> int:
         """Ticks between two pictures, at the present rate."""
-        step = round(statistics.median(self._steps)) if self._steps else self._given_step
+        step = round(statistics.fmean(self._steps)) if self._steps else self._given_step
         return max(1, min(step, self._ticks(QUIET)))
 
     @property
@@ -102,9 +102,9 @@ class Timeline:
         if 0 < self._undated <= REORDERED:  # shown in another order than decoded: no clock
             packet.pts = stamp + self._offsets[-1]
             return
-        shift = self._offsets[-1] if self._last is None else self._shift(stamp, packet)
+        shift = self._first_shift(stamp) if self._last is None else self._shift(stamp, packet)
         moment = stamp + shift
-        if self._last is not None and 0 < moment - self._last <= self._ticks(QUIET):
+        if self._last is not None and 0 <= moment - self._last <= self._ticks(QUIET):
             self._steps.append(moment - self._last)
         self._last = moment if self._last is None else max(moment, self._last)
         if packet.dts is not None:
@@ -118,6 +118,13 @@ class Timeline:
         most = max(self._ticks(QUIET), REORDERED * self.step)
         return -most <= pts - dts <= most
 
+    def _first_shift(self, stamp: int) -> int:
+        """Ticks to add to the first stamp: none, unless those that follow are far behind it and agree with one another."""
+        following = [] if self._live else self._look()[:2]
+        if len(following) == 2 and following[0] < stamp - self._ticks(QUIET) and following[1] >= following[0]:
+            return following[0] - self.step - stamp
+        return 0
+
     def _shift(self, stamp: int, packet: av.Packet) -> int:
         """Ticks to add to a stamp; a new clock is remembered."""
         assert self._last is not None
@@ -125,7 +132,7 @@ class Timeline:
         delta = stamp + offset - self._last
         seconds = float(delta * self._base)
         self._stuck = self._stuck + 1 if delta == 0 else 0
-        most, least = QUIET, 0.0
+        most, least = QUIET, -float(self.step * self._base) / 2
         if self._live:
             most, least = LIVE_FORWARD, -LIVE_BACK
         elif packet.dts is None:  # in the order of decoding, stamps of presentation go back and forth
@@ -159,7 +166,7 @@ class Timeline:
     def _known(self, follows: int) -> int | None:
         """The earlier clock that lets the picture go on as it should, so that no rest of it stays."""
         near = self._ticks(0.1) + 2 * self.step
-        fitting = [offset for offset in list(self._offsets)[:-1] if abs(offset - follows) <= near]
+        fitting = [o for o in list(self._offsets)[:-1] if -self.step < o - follows <= near]  # no earlier than the last one
         return min(fitting, key=lambda offset: abs(offset - follows), default=None)
 
     def _begin(self, offset: int) -> None:
