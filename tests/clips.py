@@ -56,14 +56,16 @@ def render(
     b_frames: int = 0,
     colorspace: int | None = None,
     options: dict[str, str] | None = None,
+    matrix: Sequence[int] | None = None,
 ) -> Path:
     """Writes a video whose frame i shows the number first + i, at i / rate seconds (or times[i]), all `offset` seconds later.
 
     `size` is (height, width) as coded; `rotation` goes into the display matrix, with the picture turned so that players show it
-    upright. `sound` adds so many seconds of a tone.
+    upright; `matrix` goes there as it is. `sound` adds so many seconds of a tone.
     """
     stamps = [Fraction(i) / Fraction(rate) for i in range(frames)] if times is None else [Fraction(t) for t in times]
-    base = Fraction(1, 90_000)
+    # MPEG-2 and MPEG-4 Part 2 count frames, not ticks.
+    base = 1 / Fraction(rate) if codec in ("mpeg2video", "mpeg4") else Fraction(1, 90_000)
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=Fraction(rate))
         stream.height, stream.width = size
@@ -72,6 +74,10 @@ def render(
         stream.codec_context.gop_size = gop
         if codec == "libx264":
             stream.options = {"preset": "ultrafast", "bf": str(b_frames)}
+        elif b_frames:
+            stream.codec_context.max_b_frames = b_frames
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         if colorspace is not None:

@@ -14,6 +14,7 @@ from svlm_jax.errors import SourceError
 STILL_FORMATS = ("image2", "_pipe", "tty")  # pictures, and text that FFmpeg would draw as a picture
 NO_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 MAX_INPUT_PIXELS = 35_651_584  # the largest picture of H.264, HEVC and AV1 at level 6.2: 8K
+MOST_PIXELS = 2**31 - 1  # that FFmpeg can be told
 # Decoders that can leave out detail (FFmpeg's `lowres`), at most to an eighth of each side.
 REDUCING = ("mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2")
 MOST_REDUCED = 3  # halvings
@@ -26,7 +27,7 @@ def open_container(
 
     max_pixels: pictures that declare more are not even probed.
     """
-    given = {"max_pixels": str(max_pixels), **options}
+    given = {"max_pixels": str(min(max_pixels, MOST_PIXELS)), **options}
     try:
         return av.open(what, "r", timeout=timeout, format=format, options=given, metadata_errors="replace")
     except SourceError as error:  # of a file object's
@@ -98,14 +99,16 @@ def pick_sound(container: av.container.InputContainer) -> av.AudioStream | None:
 def limit_pixels(stream: av.VideoStream, name: str, max_pixels: int) -> None:
     """Lets the decoder make no picture of more than `max_pixels`: by leaving out detail where it can, else SourceError."""
     context = stream.codec_context
-    declared = max(1, context.width * context.height)
+    declared = context.width * context.height
     reduced = math.ceil(math.log2(declared / max_pixels) / 2) if declared > max_pixels else 0
+    if declared == 0 and context.name in REDUCING:  # so large that it was not even probed
+        reduced = MOST_REDUCED
     if reduced > (MOST_REDUCED if context.name in REDUCING else 0):
         raise SourceError(
             f"{name} declares pictures of {context.width}x{context.height} pixels; expected at most {max_pixels} pixels"
             f" (--max-input-pixels)."
         )
-    context.options = {"max_pixels": str(max_pixels << 2 * reduced), **({"lowres": str(reduced)} if reduced else {})}
+    context.options = {"max_pixels": str(min(max_pixels << 2 * reduced, MOST_PIXELS)), **({"lowres": str(reduced)} if reduced else {})}
 
 
 def is_encrypted(stream: av.VideoStream, packets: list[av.Packet]) -> bool:

@@ -106,6 +106,7 @@ class VideoReader:
         max_pixels: int = MAX_INPUT_PIXELS,
         listen: bool = False,
     ):
+        self._max_pixels = max_pixels
         self.name, self._endless, self._seekable, self._file = name, endless, seekable, file
         given = dict(options or {})
         self._container = open_container(
@@ -215,7 +216,9 @@ class VideoReader:
             return f"{self.name} ends before {start:g} s; start={start:g} lies behind that."
         if is_encrypted(self._stream, self._kept):
             return f"{self.name} is encrypted: no frame of it can be decoded without its key."
-        return f"{self.name} holds no video frame that can be decoded."
+        context = self._stream.codec_context
+        within = "" if context.width * context.height else f" within {self._max_pixels} pixels (--max-input-pixels)"
+        return f"{self.name} holds no video frame that can be decoded{within}."
 
     # ------------------------------------------------------------------------------------------------- reading
 
