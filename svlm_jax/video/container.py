@@ -30,8 +30,6 @@ def open_container(
     given = {"max_pixels": str(min(max_pixels, MOST_PIXELS)), **options}
     try:
         return av.open(what, "r", timeout=timeout, format=format, options=given, metadata_errors="replace")
-    except SourceError as error:  # of a file object's
-        problem = str(error).removesuffix(".")
     except av.error.EOFError:
         problem = f"{name} ends before its first video frame"
     except av.error.InvalidDataError:
@@ -44,6 +42,8 @@ def open_container(
         problem = f"{name} cannot be opened: no answer within {timeout:g} s"
     except (av.error.FFmpegError, OSError) as error:
         problem = f"{name} cannot be opened: {reason(error)}"
+    if broken := getattr(what, "problem", None):
+        problem = f"{name} cannot be opened: {broken}"
     # Raised out here, so that FFmpeg's error, which quotes the URL with its credentials, is not even its context.
     raise SourceError(f"{problem}.")
 
@@ -108,7 +108,7 @@ def limit_pixels(stream: av.VideoStream, name: str, max_pixels: int) -> None:
             f"{name} declares pictures of {context.width}x{context.height} pixels; expected at most {max_pixels} pixels"
             f" (--max-input-pixels)."
         )
-    context.options = {"max_pixels": str(min(max_pixels << 2 * reduced, MOST_PIXELS)), **({"lowres": str(reduced)} if reduced else {})}
+    context.options = {"max_pixels": str(min(max_pixels << 2 * reduced, MOST_PIXELS)), "lowres": str(reduced)}
 
 
 def is_encrypted(stream: av.VideoStream, packets: list[av.Packet]) -> bool:

@@ -30,20 +30,26 @@ class _Response(Protocol):
     def close(self) -> None: ...
 
 
+class _AnotherFile(Exception):
+    """What the server would go on with."""
+
+
 class HttpFile(io.RawIOBase):
     """What a URL holds, as a file object.
 
     Attributes:
       length: bytes, None if the server does not say: then it is a stream that can be read only once.
       playlist: it is no video, but a list of URLs.
+      problem: why it ends before its end: it broke off and cannot be continued. It reads as ended then, so that what came can
+        still be decoded.
     Raises:
-      SourceError: it cannot be opened; in reading, it broke off and cannot be continued. No message holds credentials.
+      SourceError: it cannot be opened. No message holds credentials.
     """
 
     def __init__(self, url: str, name: str, *, timeout: float, options: Mapping[str, str]):
         self.name, self._timeout = name, timeout
         self._url, self._headers, self._context = _request(url, options)
-        self._position = 0
+        self._position, self.problem = 0, cast(str | None, None)
         self._response: _Response | None = None
         status, response = self._ask(0)
         self._response = response
@@ -82,8 +88,9 @@ class HttpFile(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """At most so many bytes; none at the end."""
+        problem = ""
         for attempt in range(ATTEMPTS):
-            if self.length is not None and self._position >= self.length:
+            if self.problem is not None or (self.length is not None and self._position >= self.length):
                 return b""
             if attempt:
                 time.sleep(PAUSE * 2 ** (attempt - 1))
@@ -91,9 +98,11 @@ class HttpFile(io.RawIOBase):
                 if self._response is None:
                     self._response = self._again()
                 data = self._response.read1(size if size >= 0 else 1 << 16)
+            except _AnotherFile:
+                problem = "the server does not go on with the same file"
+                break
             except (OSError, http.client.HTTPException) as error:
-                problem = _words(error)
-                data = b""
+                problem, data = _words(error), b""
             else:
                 problem = "the server closed the connection"
                 if self.length is None:
@@ -105,7 +114,8 @@ class HttpFile(io.RawIOBase):
             if not self._ranges:
                 break
         where = f"byte {self._position}" + ("" if self.length is None else f" of {self.length}")
-        raise SourceError(f"{self.name} broke off at {where}: {problem}.")
+        self.problem = f"it broke off at {where}: {problem}"
+        return b""
 
     def close(self) -> None:
         self._drop()
@@ -123,7 +133,7 @@ class HttpFile(io.RawIOBase):
         mark = response.headers.get("ETag") or response.headers.get("Last-Modified")
         if (self._position and (status != 206 or not got.startswith(wanted))) or mark != self._mark:
             response.close()
-            raise SourceError(f"{self.name} broke off at byte {self._position}: the server does not go on with the same file.")
+            raise _AnotherFile
         return response
 
     def _ask(self, position: int) -> tuple[int, _Response]:

@@ -192,7 +192,8 @@ class VideoReader:
 
     def _promised(self) -> float | None:
         """Seconds that the file says its picture lasts, where it stores that."""
-        if self._is(*STORES_DURATIONS) and self._stream.duration is not None:
+        fragments = self._is("mov") and not self._stream.frames  # then it is the length of the first of them
+        if self._is(*STORES_DURATIONS) and self._stream.duration is not None and not fragments:
             return float(self._stream.duration * self._base)
         return None
 
@@ -212,6 +213,8 @@ class VideoReader:
         return ((container.duration or 0) + begin) / av.time_base
 
     def _no_frame(self, start: float) -> str:
+        if broken := getattr(self._file, "problem", None):
+            return f"{self.name} cannot be read: {broken}."
         if start > 0 and self._passed:
             return f"{self.name} ends before {start:g} s; start={start:g} lies behind that."
         if is_encrypted(self._stream, self._kept):
@@ -321,12 +324,13 @@ class VideoReader:
             try:
                 packet = next(packets)
             except (StopIteration, av.error.EOFError):
+                self._ended = getattr(self._file, "problem", None)
                 return
             except IndexError:  # of a stream that was not there at the beginning: reading goes on behind it
                 packets = self._container.demux()
                 continue
             except av.error.FFmpegError as error:
-                self._ended = reason(error)
+                self._ended = getattr(self._file, "problem", None) or reason(error)
                 return
             if packet.pts is not None and packet.time_base is not None:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
@@ -390,6 +394,8 @@ class VideoReader:
         else:
             says = self._is(*SAYS_END) and self._container.duration is not None
             reached, whole = max(self._seen.values(), default=0.0), self._end_said() if says else 0.0
+        if self._ended is not None and self._file is not None and self._last is not None:
+            raise SourceError(f"{self.name} cannot be read beyond {self.end:.1f} s: {self._ended}.")
         if self._last is not None and max(reached, self._reached) < whole - slack:
             whole -= self._origin or 0.0
             raise SourceError(f"{self.name} is truncated: decoded {self.end:.1f} s of {whole:.1f} s.")

@@ -204,7 +204,8 @@ class Timeline:
         offset = min(offsets, key=lambda offset: abs(begin + offset - expected))
         moment = begin + offset
         seen = None if self._last is None else float(self._last * self._base)
-        if self._heard is not None and abs(moment - expected) > QUIET and seen is not None and abs(moment - seen) > IN_STEP:
+        elsewhere = abs(moment - expected) > QUIET and seen is not None and abs(moment - seen) > IN_STEP
+        if self._heard is not None and (elsewhere or moment < self._heard - max(length, 0.01)):
             return False
         self._heard = moment + length
         ticks = round(offset / packet.time_base)
