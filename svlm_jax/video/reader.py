@@ -344,12 +344,14 @@ class VideoReader:
                 self._note(packet)
                 if self._last is None and len(self._kept) < 8:
                     self._kept.append(packet)
-                yield from self._decode_packet(packet)
+                yield from self._decoded(packet)
             elif self._listen and self.sound is not None and packet.stream_index == self.sound.index and packet.pts is not None:
                 self.heard.append((packet, float(packet.pts * packet.time_base) - (self._origin or 0.0)))
+        yield from self._decoded(None)
         self._check_end()
 
-    def _decode_packet(self, packet: av.Packet) -> Iterator[Decoded]:
+    def _decoded(self, packet: av.Packet | None) -> Iterator[Decoded]:
+        """Frames that a packet completes; without one, those that the decoder still holds at the end."""
         begin = time.perf_counter()
         try:
             frames = self._stream.decode(packet)

@@ -50,11 +50,11 @@ def close(got: dict[float, list[int]], frames: int = FRAMES, tolerance: int = 1)
 )
 def test_the_picture_goes_on(container: str, lie: str, b_frames: int, tmp_path: Path) -> None:
     lying = clip(tmp_path, container, LIES[lie], b_frames=b_frames)
-    tolerance = 3 if container == "mkv" and b_frames else 1  # its decoding times are guessed from stamps on both sides
+    tolerance = 4 if container == "mkv" and b_frames else 1  # its decoding times are guessed from stamps on both sides
     got = seen(lying)
     assert close(got, tolerance=tolerance), got
     begin, end = picture_span(lying)
-    assert end - begin == pytest.approx(FRAMES / RATE, abs=0.1)
+    assert end - begin == pytest.approx(FRAMES / RATE, abs=0.2)
     assert seen(lying, start=3.0) == {s: shown for s, shown in got.items() if s >= 3}
 
 
