@@ -1,6 +1,5 @@
 """Opening a container with FFmpeg: which of its streams is the picture, and a sentence for everything that cannot be opened."""
 
-import itertools
 import math
 from collections.abc import Mapping
 from typing import IO
@@ -109,12 +108,6 @@ def limit_pixels(stream: av.VideoStream, name: str, max_pixels: int) -> None:
             f" (--max-input-pixels)."
         )
     context.options = {"max_pixels": str(min(max_pixels << 2 * reduced, MOST_PIXELS)), "lowres": str(reduced)}
-
-
-def is_encrypted(stream: av.VideoStream, packets: list[av.Packet]) -> bool:
-    """Whether the packets of a stream that nobody can decode say why."""
-    mine = (packet for packet in packets if packet.stream_index == stream.index)
-    return any(packet.has_sidedata("encryption_info") for packet in itertools.islice(mine, 8))
 
 
 def _begins_with(url: str, mark: bytes, at: int = 0) -> bool:

@@ -18,7 +18,6 @@ import numpy as np
 from svlm_jax.errors import SourceError
 from svlm_jax.video.container import (
     MAX_INPUT_PIXELS,
-    is_encrypted,
     limit_pixels,
     open_container,
     pick_picture,
@@ -217,8 +216,6 @@ class VideoReader:
             return f"{self.name} cannot be read: {broken}."
         if start > 0 and self._passed:
             return f"{self.name} ends before {start:g} s; start={start:g} lies behind that."
-        if is_encrypted(self._stream, self._kept):
-            return f"{self.name} is encrypted: no frame of it can be decoded without its key."
         context = self._stream.codec_context
         within = "" if context.width * context.height else f" within {self._max_pixels} pixels (--max-input-pixels)"
         return f"{self.name} holds no video frame that can be decoded{within}."
@@ -233,7 +230,6 @@ class VideoReader:
         self._ended: str | None = None  # what FFmpeg said when it could read no further
         self._reached, self._unstamped = 0.0, 0  # s, as the timeline stamps, and packets without a stamp
         self._passed = 0  # packets before `start`
-        self._kept: list[av.Packet] = []  # the first packets, in case none can be decoded
         self._timeline = Timeline(
             self._stream, self.sound, self.fps or FALLBACK_RATE, live=self.live, durations=self._is("mov")
         )
@@ -342,12 +338,13 @@ class VideoReader:
         for packet in self._packets:
             if packet.stream_index == self._stream.index:
                 self._note(packet)
-                if self._last is None and len(self._kept) < 8:
-                    self._kept.append(packet)
+                if packet.has_sidedata("encryption_info"):
+                    raise SourceError(f"{self.name} is encrypted: no frame of it can be decoded without its key.")
                 yield from self._decoded(packet)
             elif self._listen and self.sound is not None and packet.stream_index == self.sound.index and packet.pts is not None:
                 self.heard.append((packet, float(packet.pts * packet.time_base) - (self._origin or 0.0)))
-        yield from self._decoded(None)
+        if self._last is not None:  # FFmpeg's own last packet may be missing behind a late stream
+            yield from self._decoded(None)
         self._check_end()
 
     def _decoded(self, packet: av.Packet | None) -> Iterator[Decoded]:
