@@ -4,7 +4,7 @@
     python -m launch.local --processes 2 --cpu-devices 2 -- configs/tiny.py          (two processes of two CPU devices each)
 
 On several machines, the same command runs on each, with --nodes, --node and the --coordinator that they share. SIGTERM is
-handed on: the run saves, and this program ends with 42 as its processes do.
+handed on (a Ctrl-C as well): the run saves, and this program ends with 42 as its processes do.
 """
 
 import argparse
@@ -147,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         group.terminate()
 
     signal.signal(signal.SIGTERM, hand_on)
+    signal.signal(signal.SIGINT, hand_on)  # a terminal sends it to the processes too; they save either way
     return supervise(group, arguments.restarts, lambda line: console.print(line, markup=False))
 
 

@@ -54,6 +54,11 @@ def named(tree: Any) -> dict[str, Any]:
     return _nested(_leaves(tree))
 
 
+def paths(tree: Any) -> set[str]:
+    """The paths of the leaves of a tree, each with dots between its names."""
+    return {".".join(path) for path in _leaves(tree)}
+
+
 def like(abstract: Any, stored: dict[str, Any]) -> Any:
     """The tree whose `named` is `stored`, in the structure of `abstract`."""
     leaves = _leaves(stored)

@@ -67,7 +67,8 @@ class Plain(logging.Formatter):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; user errors become one sentence on stderr and the code 2."""
-    arguments = parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(words, argparse.Namespace(words=words))
     handler = logging.StreamHandler()
     handler.setFormatter(Plain("svlm: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

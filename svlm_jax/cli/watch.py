@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from svlm_jax.cli.ask import add_questions, check_questions, questions_beside
@@ -64,7 +64,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     """The arguments of `svlm watch ...`, for commands that hand over to it."""
     parser = argparse.ArgumentParser(prog="svlm")
     add(parser.add_subparsers())
-    return parser.parse_args(words)
+    return parser.parse_args(words, argparse.Namespace(words=words))
 
 
 def _model(group: argparse._ArgumentGroup) -> None:
@@ -162,6 +162,15 @@ def _output(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def given(words: Sequence[str]) -> list[str]:
+    """The names of the options that a command line holds, whatever they would be without it."""
+    parser = argparse.ArgumentParser(prog="svlm", argument_default=argparse.SUPPRESS, exit_on_error=False)
+    for action in add(parser.add_subparsers())._actions:
+        action.default = argparse.SUPPRESS
+    found = vars(parser.parse_known_args(list(words))[0])
+    return [name.replace("_", "-") for name in found] + [f"window {part}" for part in found.get("window", ())]
+
+
 def run(arguments: argparse.Namespace) -> int:
     follow(arguments)
     return 0
@@ -176,7 +185,10 @@ def follow(arguments: argparse.Namespace) -> tuple[float, float]:
     from svlm_jax.checkpoint.streaming_block import pixel_bounds
     from svlm_jax.host.compile_cache import keep_compiled
     from svlm_jax.host.files import check_distinct, check_target
+    from svlm_jax.host.folders import check_replaceable
     from svlm_jax.host.malloc import limit_arenas
+    from svlm_jax.streaming.resume import check_resumable
+    from svlm_jax.streaming.session import is_stream
     from svlm_jax.streaming.vlm import StreamingVLM
 
     limit_arenas()
@@ -187,6 +199,8 @@ def follow(arguments: argparse.Namespace) -> tuple[float, float]:
     check_questions(arguments)
     outputs = [check_target(path) for path in targets if path] + [arguments.save_state] * bool(arguments.save_state)
     check_distinct(outputs, [arguments.source, arguments.model])
+    if arguments.save_state:
+        check_replaceable(arguments.save_state, is_stream)
     with contextlib.ExitStack() as stack:
         source = None
         if not arguments.resume:  # what cannot work is said before minutes of loading; a pipe can be opened only once
@@ -199,6 +213,7 @@ def follow(arguments: argparse.Namespace) -> tuple[float, float]:
         if arguments.resume:
             how = {"split_timing": settings.split_timing, "implementation": settings.implementation}
             session = vlm.resume(arguments.resume, **how)
+            check_resumable(session.settings, session.sampling, settings, given(arguments.words))
         else:
             session = vlm.stream(settings)
         if source is None:  # its settings are the saved ones

@@ -8,20 +8,33 @@ A step's folder gets its name only when it is complete, so a process may die at 
 data draws them from seed and position, and a step draws none.
 """
 
+import contextlib
 import dataclasses
+import errno
 import json
+import logging
+import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 
 from svlm_jax.checkpoint import orbax_io
-from svlm_jax.errors import CheckpointError
+from svlm_jax.errors import CheckpointError, OutputError
+from svlm_jax.host.files import one_sentence, writing
 from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.flat_params import Flat
 from svlm_jax.train.state import TrainState
+
+logger = logging.getLogger(__name__)
+
+DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +63,20 @@ def checksum(frozen: Flat) -> float:
     return float(jax.jit(total)(frozen))
 
 
+def bits(tree: Any) -> str:
+    """A check sum of all bits of arrays of 4 bytes a number: exact, and the same on every mesh."""
+
+    def total(tree: Any) -> jax.Array:
+        words = (jax.lax.bitcast_convert_type(leaf, jnp.uint32) for leaf in jax.tree.leaves(tree))
+        return sum((jnp.sum(part, dtype=jnp.uint32) for part in words), jnp.zeros((), jnp.uint32))
+
+    return f"{int(jax.jit(total)(tree)):08x}"
+
+
+class ArraysDiffer(Exception):
+    """What was read is not what was saved, though it looks like it."""
+
+
 class Checkpoints:
     """The checkpoints in a folder. Every process calls every method, with the same steps.
 
@@ -59,10 +86,13 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, identity: Identity, *, keep: int = 3) -> None:
         self._identity = identity
+        self._damaged: list[int] = []
         self.folder = Path(folder).expanduser().absolute()
         if self.folder.exists() and not self.folder.is_dir():
             raise CheckpointError(f"{self.folder} is a file, expected a folder for checkpoints.")
         training = orbax_io.ocp().training
+        self._silence = contextlib.ExitStack()
+        self._silence.enter_context(_orbax_silent())
         self._writer = training.Checkpointer(
             self.folder,
             preservation_policy=training.preservation_policies.LatestN(keep),
@@ -77,36 +107,91 @@ class Checkpoints:
         return None if newest is None else int(newest.step)
 
     def save(self, step: int, state: TrainState, data: dict[str, Any]) -> None:
-        """Begins to write a step; returns when the arrays are copied and may be donated. Steps that exist are left alone."""
+        """Begins to write a step; returns when the arrays are copied and may be donated. Steps that exist are left alone.
+
+        Raises OutputError when this step, or the one before, cannot be written.
+        """
+        self._put_aside()
         if self.latest is not None and self.latest >= step:
             return
-        parts = {"state": orbax_io.named(state), "data": data, "meta": self._identity.to_json()}
-        self._writer.save_checkpointables_async(step, parts, force=True)
+        parts = {"state": orbax_io.named(state), "data": data, "meta": self._identity.to_json() | {"bits": bits(state)}}
+        with self._writing():
+            self._writer.save_checkpointables_async(step, parts, force=True)
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest state, in the shardings of `abstract`, and what was saved as its `data`.
+        """The newest state that can be read, in the shardings of `abstract`, and what was saved as its `data`.
 
-        Raises CheckpointError when there is none, or when it belongs to another model.
+        A damaged step is named in a warning, and the one before it is taken. Raises CheckpointError when there is none, or when
+        it belongs to another model.
         """
-        step = self.latest
-        if step is None:
+        steps = sorted((int(found.step) for found in self._writer.checkpoints), reverse=True)
+        if not steps:
             raise CheckpointError(f"{self.folder} holds no complete checkpoint of a training run.")
-        meta = self._writer.load_checkpointables(step, {"meta": None})["meta"]
-        self._check(step, meta)
-        try:
-            found = self._writer.load_checkpointables(step, {"state": orbax_io.named(abstract), "data": None})
-        except (ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CheckpointError(f"step {step} of {self.folder} does not fit this run: {reason}") from error
-        return orbax_io.like(abstract, found["state"]), found["data"]
+        for step in steps:
+            found, reason = None, ""
+            try:
+                found = self._load(step, abstract)
+            except CheckpointError:
+                raise
+            except ArraysDiffer:
+                reason = "a bit of its arrays has changed"
+            except Exception:  # of any kind: it depends on where the damage is, and fills pages
+                reason = "it cannot be read"
+            if _everywhere(found is not None) and found is not None:
+                return orbax_io.like(abstract, found["state"]), found["data"]
+            self._damaged.append(step)
+            logger.warning(
+                "step %d of %s is damaged and is not used (%s)",
+                step,
+                self.folder,
+                reason or "in another process it cannot be read",
+            )
+        raise CheckpointError(f"{self.folder}: none of its steps ({', '.join(map(str, steps))}) can be read.")
 
     def wait(self) -> None:
-        """Until everything is written."""
-        self._writer.wait()
+        """Until everything is written. Raises OutputError when it cannot be."""
+        with self._writing():
+            self._writer.wait()
 
     def close(self) -> None:
         """Waits, and ends the writer's threads."""
-        self._writer.close()
+        with self._silence, self._writing():
+            self._writer.close()
+
+    def _load(self, step: int, abstract: TrainState) -> dict[str, Any]:
+        meta = self._writer.load_checkpointables(step, {"meta": None})["meta"]
+        self._check(step, meta)
+        wanted = orbax_io.named(abstract)
+        stored = self._writer.checkpointables_metadata(step).metadata["state"]
+        differing = sorted(orbax_io.paths(stored) ^ orbax_io.paths(wanted))
+        if differing:
+            raise CheckpointError(f"step {step} of {self.folder} does not fit this run: {differing[0]} is not in both.")
+        found = self._writer.load_checkpointables(step, {"state": wanted, "data": None})
+        if bits(found["state"]) != meta["bits"]:
+            raise ArraysDiffer
+        return found
+
+    def _put_aside(self) -> None:
+        """Damaged steps leave the folder, where their numbers are wanted again, and stay beside it."""
+        if not self._damaged:
+            return
+        if jax.process_index() == 0:
+            with writing(self.folder):
+                for step in self._damaged:
+                    aside = self.folder.with_name(f"{self.folder.name}-damaged")
+                    aside.mkdir(exist_ok=True)
+                    (self.folder / str(step)).replace(aside / f"{step}-{secrets.token_hex(4)}")
+        _everywhere(True)
+        self._damaged = []
+        self._writer.reload()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what Orbax says in a hundred lines into a sentence."""
+        try:
+            yield
+        except Exception as error:
+            raise OutputError(f"checkpoints cannot be written to {self.folder}: {_cause(error)}.") from error
 
     def _check(self, step: int, meta: dict[str, Any]) -> None:
         ours = self._identity.to_json()
@@ -120,3 +205,33 @@ class Checkpoints:
             raise CheckpointError(
                 f"step {step} of {self.folder} was trained on top of other frozen weights than those that are loaded now."
             )
+
+
+@contextlib.contextmanager
+def _orbax_silent() -> Iterator[None]:
+    """What Orbax logs of damaged steps and full disks fills pages; here it is a sentence."""
+    log = logging.getLogger("absl")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _everywhere(here: bool) -> bool:
+    """Whether it is so in all processes, each of which calls this."""
+    if jax.process_count() == 1:
+        return here
+    return bool(multihost_utils.process_allgather(np.array(here)).all())
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said at the beginning of a chain of exceptions."""
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    system = next((one for one in reversed(chain) if isinstance(one, OSError)), None)
+    text = " ".join(str(one) for one in chain)
+    known = next((os.strerror(code) for code in DISK if os.strerror(code) in text), None)  # TensorStore's errors are no OSError
+    return known or one_sentence(system or error)

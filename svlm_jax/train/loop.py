@@ -11,7 +11,7 @@ import numpy as np
 
 from svlm_jax import sharding
 from svlm_jax.data.chunks import Batch
-from svlm_jax.errors import ConfigError, DataError
+from svlm_jax.errors import ConfigError, DataError, TrainError
 from svlm_jax.models.flat_params import Flat
 from svlm_jax.train.checkpoints import Checkpoints
 from svlm_jax.train.metrics import Record, Reports
@@ -24,7 +24,16 @@ logger = logging.getLogger(__name__)
 Outcome = Literal["finished", "preempted"]
 LossNorm = Literal["token", "per_rank"]
 EMPTY = 8  # steps in a row without anything to learn, after which something must be wrong with the data
-LEAST = {"steps": 0, "epochs": 0, "accumulate": 1, "eval_every": 0, "eval_batches": 0, "save_every": 0, "keep": 1}
+LEAST = {
+    "max_skipped": 1,
+    "steps": 0,
+    "epochs": 0,
+    "accumulate": 1,
+    "eval_every": 0,
+    "eval_batches": 0,
+    "save_every": 0,
+    "keep": 1,
+}
 
 
 class Data(Protocol):
@@ -49,6 +58,7 @@ class LoopConfig:
         are in memory at once then, and the metric `tokens` counts rows.
       eval_every, save_every: in steps; 0: at the end only. eval_batches: micro-batches of an evaluation, always the same.
       keep: checkpoints that stay.
+      max_skipped: steps in a row whose loss or gradient is not finite, which are skipped; one more ends the run.
     """
 
     steps: int = 0
@@ -59,6 +69,7 @@ class LoopConfig:
     eval_batches: int = 8
     save_every: int = 20
     keep: int = 3
+    max_skipped: int = 8
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
@@ -93,13 +104,15 @@ class Loop:
         self.config, self.step, self.data, self.checkpoints, self.reports = config, step, data, checkpoints, reports
         self._rate, self._evaluation, self._flops, self._peak = rate, evaluation, flops, peak
         self._first = None if evaluation is None else evaluation.state()
+        self._newest: Batch | None = None  # micro-batch, on the devices
 
     def run(self, state: TrainState, frozen: Flat) -> tuple[TrainState, Outcome]:
         """From `state` (donated) to the last step, or to a preemption; a checkpoint of where it ends is complete then.
 
-        Raises DataError when the samples of many steps in a row cannot be read.
+        Raises DataError when the samples of many steps in a row cannot be read, and TrainError when the loss of many steps in a
+        row is not finite. Weights that do not give a finite loss are never saved.
         """
-        done, empty = int(state.step), 0
+        done, empty, skipped = int(state.step), 0, 0
         saved = done
         outcome: Outcome = "finished"
         with Preemption(self.step.mesh) as preemption:
@@ -115,6 +128,9 @@ class Loop:
                     empty = 0 if record["tokens"] else empty + 1
                     if empty == EMPTY:
                         raise self._nothing_to_learn()
+                    skipped = skipped + 1 if record["skipped"] else 0
+                    if skipped > self.config.max_skipped:
+                        raise self._lost(done, skipped)
                     last = done == self.config.steps
                     if self._evaluation is not None and (last or _due(done, self.config.eval_every)):
                         record |= self.evaluate(state, frozen)
@@ -122,6 +138,10 @@ class Loop:
                     if preemption.asked() and not last:
                         outcome = "preempted"
                 if done > saved and (last or outcome == "preempted" or _due(done, self.config.save_every)):
+                    if not self._sound(state, frozen):
+                        if last:
+                            raise self._lost(done, skipped)
+                        continue
                     self.checkpoints.save(done, state, where)
                     saved = done
             self.checkpoints.wait()  # a second SIGTERM must not end it
@@ -153,6 +173,7 @@ class Loop:
             sums = self.step.accumulate(state, frozen, sums, batch)
             # At most two micro-batches are under way, so that their frames do not pile up on the devices.
             jax.block_until_ready(before)
+            self._newest = batch
             waited += wait
             tokens += batch.tokens.size
             flops += self._flops(batch) if self._flops else 0.0
@@ -168,6 +189,22 @@ class Loop:
             record["mfu"] = flops / seconds / self._peak
         broken = getattr(self.data, "broken", ())
         return state, record | ({"broken_samples": float(len(broken))} if len(broken) else {})
+
+    def _sound(self, state: TrainState, frozen: Flat) -> bool:
+        """Whether the weights give a finite loss on the newest micro-batch: a step can be finite and still ruin them."""
+        if self._newest is None:
+            return True
+        sums = self.step.accumulate(state, frozen, self.step.zeros(), self._newest)
+        return bool(np.isfinite(np.asarray(sums.totals)).all())
+
+    def _lost(self, done: int, skipped: int) -> TrainError:
+        newest = self.checkpoints.latest
+        kept = "no checkpoint is saved" if newest is None else f"the newest checkpoint, of step {newest:,}, is good"
+        steps = f"of the last {skipped} steps " if skipped else ""
+        return TrainError(
+            f"the loss {steps}is not finite at step {done:,}; {kept}. Expected a lower learning rate, or gradients clipped by "
+            f"optimizer.clip_norm."
+        )
 
     def _nothing_to_learn(self) -> DataError:
         broken = getattr(self.data, "broken", None)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,7 +51,8 @@ class TensorBoard:
 
     def write(self, step: int, record: Record) -> None:
         for name, value in record.items():
-            self._writer.add_scalar(name, value, step)
+            if math.isfinite(value):
+                self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         self._writer.close()
@@ -104,6 +106,8 @@ def line(step: int, steps: int, record: Record) -> str:
     parts.append(f"data wait {100 * record['data_wait']:.0f} %")
     if record.get("broken_samples"):
         parts.append(f"{record['broken_samples']:.0f} broken samples")
+    if record.get("skipped"):
+        parts.append("SKIPPED: not finite")
     if "eval_loss" in record:
         parts.append(f"eval {record['eval_loss']:.4f} (acc {100 * record['eval_accuracy']:.1f} %)")
     parts.append(f"{duration(record['seconds'] * (steps - step))} left")

@@ -1,4 +1,4 @@
-"""A SIGTERM to any process of a run is heard by all of them behind the same micro-batch.
+"""A SIGTERM or a Ctrl-C to any process of a run is heard by all of them behind the same micro-batch.
 
 jax.experimental.multihost_utils.reached_preemption_sync_point would do that too, if nobody else called it. Orbax does, with the
 number of every step that it saves: an agreement on one user's numbers is a number that the other's never reach, and the run
@@ -15,11 +15,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from svlm_jax.host.signals import BOTH, Interrupted
+
 
 class Preemption:
-    """Whether the run should save and leave: after a SIGTERM here or, with several processes, to any of them.
+    """Whether the run should save and leave: after SIGTERM or Ctrl-C here or, with several processes, to any of them.
 
-    Listens inside of a `with`; outside, a SIGTERM ends the process at once.
+    Listens inside of a `with`; outside, they end the process at once. A second Ctrl-C does too: nothing half saved is ever
+    taken for whole.
 
     Args:
       mesh: all devices of the run.
@@ -29,17 +32,18 @@ class Preemption:
         self._mesh = mesh
         self._each = NamedSharding(mesh, P(mesh.axis_names))
         self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, P()))
-        self._asked = False
+        self._asked = self._interrupted = False
         self._answer: jax.Array | None = None
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGTERM, self._ask)
+        self._before = {number: signal.signal(number, self._ask) for number in BOTH}
         return self
 
     def __exit__(self, *error: object) -> None:
         # None: a handler that was not installed from Python, and cannot be from here.
-        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
+        for number, before in self._before.items():
+            signal.signal(number, before or signal.SIG_DFL)
 
     def asked(self) -> bool:
         """The same answer in every process; each calls it once behind every micro-batch.
@@ -52,5 +56,8 @@ class Preemption:
         answer, self._answer = self._answer, self._any(flags)
         return answer is not None and bool(answer)
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._interrupted:
+            raise Interrupted(number)
+        self._interrupted = self._interrupted or number == signal.SIGINT
         self._asked = True

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from svlm_jax import sharding
@@ -19,6 +20,8 @@ from svlm_jax.checkpoint.export import export
 from svlm_jax.data.chunks import Batch, ChunkBuilder, blank_sample
 from svlm_jax.data.pipeline import Pipeline
 from svlm_jax.data.samples import AnnotatedVideos, Samples
+from svlm_jax.errors import OutputError
+from svlm_jax.host.folders import alone
 from svlm_jax.models import flat_params, registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.flat_params import Flat
@@ -48,6 +51,29 @@ def run(config: TrainConfig, say: Say = logger.info) -> Outcome:
     if jax.process_index():
         say = logger.debug
     config.make_home()
+    with _alone(config.home):
+        return _run(config, say)
+
+
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """The folder belongs to this run, whose first process holds the lock. OutputError, in all, when another run does."""
+    with contextlib.ExitStack() as held:
+        refused: OutputError | None = None
+        if jax.process_index() == 0:
+            try:
+                held.enter_context(alone(home, wait=False))
+            except OutputError as error:
+                refused = error
+        free = refused is None
+        if jax.process_count() > 1:
+            free = bool(multihost_utils.broadcast_one_to_all(np.array(free)))
+        if not free:
+            raise refused or OutputError(f"{home} is in use: another process writes there; expected a folder of its own.")
+        yield
+
+
+def _run(config: TrainConfig, say: Say) -> Outcome:
     source = Source.of(config.model)
     data_sets = sets(config.data, source)
     config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, steps=steps(config, data_sets)))
@@ -78,7 +104,7 @@ def run(config: TrainConfig, say: Say = logger.info) -> Outcome:
             jax.tree.map(lambda leaf: leaf.delete(), state)  # before another as large comes
             state, where = checkpoints.restore(step.state)
             data.restore(where)
-            say(f"goes on behind step {checkpoints.latest:,}")
+            say(f"goes on behind step {int(state.step):,}")
         reports = open_things.enter_context(contextlib.closing(_reports(config, int(state.step), say)))
         loop = Loop(
             config.loop,

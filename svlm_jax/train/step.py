@@ -89,7 +89,10 @@ class Step:
         return Sums(*_known(self.compiled, batch)(state.params, frozen, sums.gradients, sums.totals, batch))
 
     def apply(self, state: TrainState, sums: Sums) -> tuple[TrainState, dict[str, jax.Array]]:
-        """The state after a step (the one before is donated), and {"loss", "accuracy", "tokens", "grad_norm"}."""
+        """The state after a step (the one before is donated), and {"loss", "accuracy", "tokens", "grad_norm", "skipped"}.
+
+        A step whose loss, gradient or new weights are not finite is skipped (1): weights and optimizer stay as they are.
+        """
         assert self._applied is not None, "compile comes first"
         return self._applied(state, sums)
 
@@ -113,13 +116,20 @@ class Step:
         loss, count, correct = sums.totals
         tokens = jnp.maximum(count, 1)
         gradients = jax.tree.map(lambda leaf: leaf / tokens, sums.gradients)
+        norm = optax.tree.norm(gradients)
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        # One that is not finite would spoil every weight for good. What is kept costs nothing: XLA fuses the choice.
+        sound = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(params))
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(sound, new, old), (params, opt_state), (state.params, state.opt_state)
+        )
         metrics = {
             "loss": loss / tokens,
             "accuracy": correct / tokens,
             "tokens": count,
-            "grad_norm": optax.tree.norm(gradients),
+            "grad_norm": norm,
+            "skipped": 1.0 - sound,
         }
         return TrainState(params, opt_state, state.step + 1), metrics
 

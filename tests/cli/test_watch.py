@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -70,12 +71,17 @@ def test_same_seed_same_words(clip, tmp_path):
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_a_resumed_stream_equals_an_uninterrupted_one(clip, tmp_path):
+def test_a_resumed_stream_equals_an_uninterrupted_one(clip, tmp_path, capsys):
     whole, parts = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl"
     assert watch(clip, "--jsonl", whole) == 0
     assert watch(clip, "--jsonl", parts, "--duration", 2, "--save-state", tmp_path / "state") == 0
     assert len(segments(parts)) == 2
-    assert watch(clip, "--jsonl", parts, "--resume", tmp_path / "state") == 0
+    for option, words in (("--fps", ["4"]), ("--seed", ["7"]), ("--query", ["Speak."]), ("--greedy", [])):
+        capsys.readouterr()
+        assert watch(clip, "--resume", tmp_path / "state", option, *words) == 2
+        complaint = sentence(capsys)
+        assert option in complaint and "a stream that is resumed goes on with" in complaint
+    assert watch(clip, "--jsonl", parts, "--resume", tmp_path / "state", "--fps", "2") == 0
 
     def said(path):
         return [(row["start"], row["text"], row["cache"]) for row in segments(path)]
@@ -316,6 +322,24 @@ def test_a_signal_leaves_complete_files(number, code, clip, tmp_path):
     assert cues(out["vtt"]) == cues(out["srt"]) == sum(not row["silent"] for row in rows)
     assert len(stdout.splitlines()) >= len(rows) - 1
     assert is_stream(current(tmp_path / "state"))
+
+
+@pytest.mark.parametrize("option", ["--vtt", "--srt", "--jsonl", "--video", "--save-state"])
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_no_output_is_the_video(option, link, clip, tmp_path, capsys):
+    (tmp_path / "mine.mp4").write_bytes(clip.read_bytes())
+    link(tmp_path / "mine.mp4", tmp_path / "other")
+    assert watch(tmp_path / "mine.mp4", option, tmp_path / "other") == 2
+    assert "which is being read" in sentence(capsys)
+    assert (tmp_path / "mine.mp4").read_bytes() == clip.read_bytes()
+
+
+def test_a_folder_of_somebody_else_is_not_replaced(clip, tmp_path, capsys):
+    """Said before the run, not behind it."""
+    (tmp_path / "photo.jpg").write_text("a photo")
+    assert watch(clip, "--save-state", tmp_path) == 2
+    assert "cannot be replaced: it holds something else" in sentence(capsys)
+    assert os.listdir(tmp_path) == ["photo.jpg"]
 
 
 def test_a_kernel_of_another_device_is_refused(clip, capsys):

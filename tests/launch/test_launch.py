@@ -21,8 +21,8 @@ LAUNCH = Path(__file__).parents[2] / "launch"
     [
         ({}, "alone"),
         ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, "alone"),
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "16", "SLURM_PROCID": "3"}, "slurm"),
-        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1"}, "openmpi"),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "16", "SLURM_PROCID": "3", "SLURM_STEP_NODELIST": "n[1-2]"}, "slurm"),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://h:1"}, "openmpi"),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "alone"),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"}, "kubernetes"),
     ],
@@ -47,6 +47,10 @@ def test_what_the_launcher_says_comes_first() -> None:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "not started by srun"),
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "", "SLURM_PROCID": "0"}, "SLURM_NTASKS is '', expected a whole number"),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1"}, "expected a start by mpirun"),
+        ({"OMPI_COMM_WORLD_SIZE": "x"}, "OMPI_COMM_WORLD_SIZE is 'x', expected a whole number"),
         ({"SVLM_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS and SVLM_PROCESS_ID not"),
         ({"SVLM_NUM_PROCESSES": "2", "SVLM_PROCESS_ID": "a", "JAX_COORDINATOR_ADDRESS": "h:1"}, "must be whole numbers"),
     ],

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ import pytest
 from svlm_jax import sharding
 from svlm_jax.data.chunks import Batch
 from svlm_jax.data.samples import Broken
-from svlm_jax.errors import CheckpointError, ConfigError, DataError
+from svlm_jax.errors import CheckpointError, ConfigError, DataError, TrainError
+from svlm_jax.host.signals import Interrupted
 from svlm_jax.models.flat_params import Flat
 from svlm_jax.sharding import MeshConfig
 from svlm_jax.train.checkpoints import Checkpoints, Identity, checksum
@@ -140,6 +142,87 @@ def test_sigterm_saves_and_leaves(whole, single: Runner, tmp_path: Path, at: int
     outcome, records = single.run(tmp_path)
     assert outcome == "finished"
     assert _losses(records) == _losses(whole[1])
+
+
+def test_ctrl_c_saves_and_a_second_one_leaves(single: Runner, tmp_path: Path) -> None:
+    class Interrupting(Stream):
+        def __init__(self, times: int) -> None:
+            super().__init__(CONFIG)
+            self.times = times
+
+        def __next__(self):
+            if self.position == 3:
+                for _ in range(self.times):
+                    os.kill(os.getpid(), signal.SIGINT)
+            return super().__next__()
+
+    outcome, records = single.run(tmp_path / "one", stream=Interrupting(1))
+    assert outcome == "preempted" and len(records) == 2
+    with pytest.raises(Interrupted, match="Ctrl-C"):
+        single.run(tmp_path / "two", stream=Interrupting(2))
+
+
+class Spoiled(Stream):
+    """The loss of the micro-batches from `first` to before `last` is not finite."""
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__(CONFIG)
+        self.first, self.last = first, last
+
+    def batch(self, number: int) -> Batch:
+        batch = super().batch(number)
+        return tiny.weighing(batch, *[np.inf] * 4) if self.first <= self.position < self.last else batch
+
+
+def test_a_loss_that_is_not_finite_is_skipped(single: Runner, tmp_path: Path) -> None:
+    """Two steps of eight: the weights stay, the metrics are JSON, the run goes on."""
+    outcome, _ = single.run(tmp_path, stream=Spoiled(4, 8))
+    text = (tmp_path / "metrics.jsonl").read_text()
+    records = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+    assert outcome == "finished" and [record["skipped"] for record in records] == [0, 0, 1, 1, 0, 0, 0, 0]
+    assert records[2]["loss"] is None and records[7]["loss"] < records[0]["loss"]
+
+
+@pytest.mark.parametrize("stream", [Spoiled(6, 100), None])
+def test_a_run_that_is_lost_ends_and_its_checkpoints_are_good(single: Runner, tmp_path: Path, monkeypatch, stream) -> None:
+    """Batches that are spoiled from step 4 on; and weights that are ruined in step 4, whose own loss is finite."""
+    if stream is None:
+        apply = single.step.apply
+
+        def ruin(state: TrainState, sums: object) -> object:
+            state, metrics = apply(state, sums)
+            if int(state.step) == 4:
+                state = dataclasses.replace(state, params={path: leaf * 1e30 for path, leaf in state.params.items()})
+            return state, metrics
+
+        monkeypatch.setattr(single.step, "apply", ruin)
+    with pytest.raises(TrainError, match=r"is not finite at step \d+; the newest checkpoint, of step 3, is good"):
+        single.run(tmp_path, steps=40, stream=stream)
+    monkeypatch.undo()
+    assert [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()] == [3]
+    assert single.run(tmp_path)[0] == "finished"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax, which gives up half-way
+@pytest.mark.parametrize("part", ["data", "meta", "state"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(whole, single, tmp_path, caplog, part) -> None:
+    """A bit of an array that has flipped, which no reader notices; files of the other parts that end too early."""
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    files = [path for path in (tmp_path / "checkpoints" / "8" / part).rglob("*") if path.is_file()]
+    for file in [max(files, key=_size)] if part == "state" else files:
+        damaged = bytearray(file.read_bytes())
+        if part == "state":
+            damaged[len(damaged) // 2] ^= 1
+        file.write_bytes(damaged if part == "state" else damaged[: len(damaged) // 2])
+    outcome, records = single.run(tmp_path)
+    assert outcome == "finished" and _losses(records) == _losses(whole[1])
+    assert "step 8 of" in caplog.text and "is damaged and is not used" in caplog.text
+    steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal())
+    assert steps == [6, 8] and len(list((tmp_path / "checkpoints-damaged").iterdir())) == 1
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def test_a_second_sigterm_does_not_end_the_last_save(single: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
