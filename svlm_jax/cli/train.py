@@ -10,7 +10,8 @@ examples:
   svlm train configs/match.py loop.steps=2000 optimizer.learning_rate=1e-3
   svlm train configs/match.py --export ./my-model                       its newest checkpoint, for `--model ./my-model`
 
-A run goes on behind its newest checkpoint. SIGTERM or Ctrl-C saves and ends it with exit code 42. Several processes: launch/."""
+A run goes on behind its newest checkpoint. SIGTERM or Ctrl-C saves and ends it with exit code 42.
+Several processes: launch/."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
