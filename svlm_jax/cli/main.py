@@ -6,12 +6,21 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from svlm_jax.cli import ask, bench, convert, demo, doctor, eval, train, watch
 from svlm_jax.errors import SvlmError
+from svlm_jax.host.files import one_sentence
 from svlm_jax.host.redact import redact
 from svlm_jax.host.signals import BOTH, Interrupted, interruptible
+from svlm_jax.host.standard_streams import (
+    READER_GONE,
+    finish_output,
+    is_reader_gone,
+    is_standard_output,
+    open_closed_streams,
+    say,
+)
 
 DESCRIPTION = """\
 Streaming vision-language models: a video file, URL, webcam or RTSP stream goes in; once a second the model speaks;
@@ -34,6 +43,13 @@ SIGTERM (the files are complete), 42 training was told to stop and has saved, 1 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one sentence, like every other error here."""
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse does, but an output that cannot be written is not taken for one that can."""
+        if file is sys.stdout:
+            file.write(message)
+        else:
+            say(message)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"svlm: {redact(message, sys.argv)} (`{self.prog} --help` explains)\n")
 
@@ -55,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 def complain(sentence: object) -> None:
     """Say one sentence on stderr, on one line, however long it is."""
-    sys.stderr.write(f"svlm: {' '.join(redact(str(sentence), sys.argv).split())}\n")
+    say(f"svlm: {' '.join(redact(str(sentence), sys.argv).split())}\n")
 
 
 class Plain(logging.Formatter):
@@ -67,11 +83,26 @@ class Plain(logging.Formatter):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; user errors become one sentence on stderr and the code 2."""
+    open_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
+    code = 0
+    try:
+        code = _run(words)
+    except OSError as error:  # of --help; what a command raises has been explained
+        code = _explain(error)
+    finally:  # --help and --version leave by SystemExit
+        failure = finish_output()
+        if failure is not None and code == 0:
+            raise SystemExit(_explain(failure))
+    return code
+
+
+def _run(words: list[str]) -> int:
     arguments = parser().parse_args(words, argparse.Namespace(words=words))
     handler = logging.StreamHandler()
     handler.setFormatter(Plain("svlm: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.raiseExceptions = arguments.debug  # a log that nobody can read is no reason for a traceback
     if arguments.debug:
         logging.getLogger("svlm_jax").setLevel(logging.DEBUG)
         logging.getLogger("pallas_kernels").setLevel(logging.DEBUG)
@@ -83,11 +114,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return interrupted.exit_code
     except Exception as error:
         if arguments.debug:
-            sys.stderr.write(redact(traceback.format_exc(), sys.argv))
-        if isinstance(error.__cause__, BrokenPipeError):
-            return 141  # SIGPIPE: whoever read our output has gone (`svlm watch ... | head`) and needs no sentence
-        if isinstance(error, SvlmError | NotImplementedError):  # the latter from a kernel that was asked for by name
-            complain(error)
-            return 2
-        complain(f"unexpected {type(error).__name__}: {error}; this is a defect: rerun with --debug to see where")
-        return 1
+            say(redact(traceback.format_exc(), sys.argv) + "\n")
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """Says what went wrong, and returns the exit code."""
+    if is_reader_gone(error):
+        return READER_GONE
+    if is_standard_output(error):
+        complain(f"the output cannot be written: {one_sentence(error)}.")
+        return 2
+    if isinstance(error, SvlmError | NotImplementedError):  # the latter from a kernel that was asked for by name
+        complain(error)
+        return 2
+    complain(f"unexpected {type(error).__name__}: {error}; this is a defect: rerun with --debug to see where")
+    return 1
