@@ -1,8 +1,14 @@
 """The one family of errors that a user can cause. The command line prints them as one sentence and exits with 2."""
 
+LONGEST = 2000  # characters of a sentence
+
 
 class SvlmError(Exception):
     """Something the user gave does not fit: the message names the thing and says what was expected."""
+
+    def __init__(self, message: str = "") -> None:
+        # A value of a megabyte in a file must not become a sentence of one.
+        super().__init__(message if len(message) <= LONGEST else f"{message[: LONGEST - 500]} … {message[-400:]}")
 
 
 class ConfigError(SvlmError):

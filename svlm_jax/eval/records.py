@@ -42,7 +42,8 @@ def stored(folder: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("items*.jsonl")):
         for line in read_record_lines(path, EvalError, torn=True):
-            record = {**line.data, **line.known(_KINDS)}
+            rest = {name: value for name, value in line.data.items() if name not in _KINDS}
+            record = {**rest, **line.known(_KINDS)}
             name = str(record.get("id"))
             if "response" in record or "response" not in found.get(name, {}):
                 found[name] = record

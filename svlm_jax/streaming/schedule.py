@@ -9,7 +9,9 @@ from svlm_jax.prompt.qa import Answer
 from svlm_jax.streaming.qa_session import QASession
 from svlm_jax.video.chunk import Chunk, split
 
-_TIMED = re.compile(r"(?:(?P<hours>\d+):)?(?P<minutes>\d{1,3}):(?P<seconds>\d{2}(?:\.\d+)?)\s+(?P<text>\S.*)", re.DOTALL)
+_TIMED = re.compile(
+    r"(?:(?P<hours>\d{1,6}):)?(?P<minutes>\d{1,3}):(?P<seconds>\d{2}(?:\.\d{1,9})?)\s+(?P<text>\S.*)", re.DOTALL
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,6 +65,11 @@ def test_damaged_records_are_named(tmp_path, record, field):
         stored(tmp_path)
 
 
+def test_null_in_a_record_is_absent(tmp_path):
+    (tmp_path / "items.jsonl").write_text('{"id": "a", "response": "x", "official": null, "note": null}\n')
+    assert stored(tmp_path) == {"a": {"id": "a", "response": "x", "note": None}}
+
+
 @pytest.mark.parametrize("manifest", ["[1]", '{"continued": 3}', '{"model": "\\ud800"}', "{" * 3000])
 def test_damaged_manifests_are_named_and_kept(tmp_path, manifest):
     (tmp_path / "manifest.json").write_text(manifest)

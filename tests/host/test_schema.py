@@ -72,6 +72,11 @@ def test_errors_name_place_field_value_and_expectation():
         Record([1], "it", DataError)
 
 
+def test_a_long_value_makes_no_long_sentence():
+    said = str(DataError(f"a.json: {'x' * 10**6} is none: expected one of a, b."))
+    assert len(said) < 2000 and said.startswith("a.json: xxx") and said.endswith("expected one of a, b.")
+
+
 def test_the_caller_says_what_an_error_is(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("[1]")
