@@ -7,9 +7,7 @@ times, the words of edited ones share the time of the sentence evenly (arXiv 251
 import dataclasses
 import functools
 import itertools
-import json
 import logging
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +15,8 @@ from svlm_jax.data.annotations import Annotation
 from svlm_jax.data.sentences import Sentence, spread
 from svlm_jax.errors import DataError
 from svlm_jax.host.chat_client import Endpoint
+from svlm_jax.host.json_files import parse
+from svlm_jax.host.schema import Choice, Number, Record, Text, Whole
 
 logger = logging.getLogger(__name__)
 
@@ -66,33 +66,29 @@ class Curator:
             answer = self._endpoint.ask(system, user)
             try:
                 return understand(answer)
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
+            except DataError as error:
                 logger.info("answer %d is not understood: %s", attempt, error)
         raise DataError(f"{self._endpoint.model} did not answer as asked in {self._endpoint.tries} tries: {answer[:200]!r}.")
 
 
-def _object(answer: str) -> Any:
+def _object(answer: str) -> Record:
     """The JSON object in an answer, whatever stands around it."""
-    found = re.search(r"\{.*\}", answer, re.DOTALL)
-    if found is None:
-        raise ValueError("no JSON object")
-    return json.loads(found.group())
+    return Record(parse(answer[answer.find("{") : answer.rfind("}") + 1], "the answer", DataError), "the answer", DataError)
 
 
 def _verdicts(count: int, answer: str) -> list[tuple[str, str]]:
     """(action, text) of each sentence; every sentence must be judged exactly once."""
-    entries = _object(answer)["sentences"]
-    verdicts = {int(entry["number"]): (str(entry["action"]), str(entry.get("text") or "").strip()) for entry in entries}
-    if sorted(verdicts) != list(range(count)) or len(entries) != count:
-        raise ValueError(f"verdicts on sentences {sorted(verdicts)}, expected 0 to {count - 1}")
-    for action, text in verdicts.values():
-        if action not in ("keep", "edit", "delete") or (action == "edit" and not text):
-            raise ValueError(f"action {action!r} with text {text!r}")
+    verdicts = {}
+    entries = _object(answer).records("sentences")
+    for entry in entries:
+        action, text = entry.get("action", Choice(("keep", "edit", "delete"))), entry.get("text", Text(), "").strip()
+        if action == "edit" and not text:
+            raise entry.wrong("text", text, "the words of an edited sentence")
+        verdicts[entry.get("number", Whole(least=0, most=count - 1, digits=True))] = (action, text)
+    if len(verdicts) != count or len(entries) != count:
+        raise DataError(f"the answer has {len(entries)} verdicts on {len(verdicts)} sentences, expected one each on {count}.")
     return [verdicts[number] for number in range(count)]
 
 
 def _share(answer: str) -> float:
-    share = float(_object(answer)["live_share"])
-    if not 0 <= share <= 1:
-        raise ValueError(f"live_share {share}")
-    return share
+    return _object(answer).get("live_share", Number(least=0, most=1, digits=True))

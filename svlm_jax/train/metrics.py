@@ -1,15 +1,16 @@
 """What a run reports: a line a person can read, JSON lines, TensorBoard, and Weights & Biases for those who want it."""
 
 import dataclasses
-import json
 import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from svlm_jax.errors import ConfigError
+from svlm_jax.errors import ConfigError, DataError
+from svlm_jax.host import schema
 from svlm_jax.host.files import Appender, write_text, writing
+from svlm_jax.host.json_files import parse
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,6 @@ def _lines(path: Path) -> list[str]:
 def _step(text: str) -> int | None:
     """The step of a line; None for one that a killed process left unfinished."""
     try:
-        return int(json.loads(text)["step"])
-    except (ValueError, KeyError, TypeError):
+        return schema.Record(parse(text, "a line", DataError), "a line", DataError).get("step", schema.Whole(least=0))
+    except DataError:
         return None

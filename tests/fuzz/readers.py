@@ -16,6 +16,8 @@ from svlm_jax.checkpoint.random import random_config
 from svlm_jax.checkpoint.streaming_block import pixel_bounds, stop_ids, streaming_block, suppressed_ids
 from svlm_jax.checkpoint.tensors import open_folder
 from svlm_jax.data.annotations import Annotation, AnnotationFile, Question, Word, write_annotations
+from svlm_jax.data.curate import Curator
+from svlm_jax.data.sentences import Sentence
 from svlm_jax.data.transcripts import read_transcript
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import CheckpointError
@@ -251,6 +253,16 @@ def tensors_beside(folder: Path) -> None:
     shutil.copy(checkpoints.tiny() / "model.safetensors", folder / "model-1.safetensors")
 
 
+def read_curated(folder: Path) -> None:
+    """A curator asks a model, which answers with the file whatever it is asked."""
+    answer = (folder / "a.txt").read_bytes().decode("utf-8", "replace")
+    curator = Curator(mock.Mock(tries=2, model="m", ask=lambda system, user: answer))
+    if "live_share" in answer:
+        curator.live_share(Annotation("a.mp4", 0.0, 1.0, ()))
+    else:
+        curator.clean("title", [Sentence(i, i + 1, (Word(i, i + 1, "x"),)) for i in range(2)])
+
+
 def video_seeds(suffix: str) -> Callable[[], list[bytes]]:
     def seeds() -> list[bytes]:
         import tempfile
@@ -359,6 +371,13 @@ READERS: dict[str, Reader] = {
         lambda folder: [
             read((folder / "a.txt").read_bytes().decode("utf-8", "replace")) for read in (judge.rating, judge.lone_letter)
         ],
+    ),
+    "curators' answers": Reader(
+        "a.txt",
+        lambda: encoded(
+            {"sentences": [{"number": 0, "action": "keep"}, {"number": 1, "action": "edit", "text": "x"}]}, {"live_share": 0.5}
+        ),
+        read_curated,
     ),
     "benchmark: inf-streams": benchmark("inf-streams", "temp_score_clips.jsonl"),
     "benchmark: livesports-cc": benchmark("livesports-cc", "LiveSports-3K-CC.json"),

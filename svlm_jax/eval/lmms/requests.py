@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from svlm_jax.errors import EvalError
+from svlm_jax.host.schema import Number, Record
 
+SECONDS = Number(least=0, most=1e9, digits=True)
 LONGEST = 128  # tokens of an answer, where a task does not say
 
 
@@ -67,5 +69,5 @@ def _video(part: Mapping[str, Any]) -> dict[str, Any]:
         part = {"url": url.get("url") or url.get("path"), **where}
     if not isinstance(part["url"], str):
         raise EvalError(f"a task gives a video as {type(part['url']).__name__}: expected the path of a file.")
-    start, end = part.get("start_time"), part.get("end_time")
-    return {"video": part["url"], "start": float(start or 0.0), "end": None if end is None else float(end)}
+    times = Record(part, "the video of a task", EvalError)
+    return {"video": part["url"], "start": times.get("start_time", SECONDS, 0.0), "end": times.get("end_time", SECONDS, None)}
