@@ -21,7 +21,7 @@ def save(folder: str | Path, tree: Any) -> None:
     folder = Path(folder).expanduser().absolute()
     if folder.exists():
         raise CheckpointError(f"{folder} already exists; name a folder that does not.")
-    ocp().save(folder, _nested(_leaves(tree)))
+    ocp().save(folder, _nested(_filled(_leaves(tree))))
 
 
 def load(folder: str | Path, abstract: Any) -> Any:
@@ -38,10 +38,12 @@ def load(folder: str | Path, abstract: Any) -> Any:
         stored = _leaves(v1.metadata(folder).metadata)
     except (ValueError, OSError, v1.errors.InvalidLayoutError) as error:
         raise CheckpointError(f"{folder} was not written by Orbax, or is incomplete.") from error
-    wanted = _leaves(abstract)
+    every = _leaves(abstract)
+    wanted = _filled(every)
     _compare(folder, stored, wanted)
     loaded = _leaves(v1.load(folder, _nested(wanted)))
-    return jax.tree.unflatten(jax.tree.structure(abstract), [loaded[path] for path in wanted])
+    empty = {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in every.items() if path not in wanted}
+    return jax.tree.unflatten(jax.tree.structure(abstract), [(loaded | empty)[path] for path in every])
 
 
 def is_orbax(folder: Path) -> bool:
@@ -76,6 +78,11 @@ def ocp() -> ModuleType:
 
 def _leaves(tree: Any) -> Leaves:
     return {tuple(_name(key) for key in path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _filled(leaves: Leaves) -> Leaves:
+    """Those that hold numbers: Orbax refuses arrays without any."""
+    return {path: leaf for path, leaf in leaves.items() if 0 not in jnp.shape(leaf)}
 
 
 def _name(key: Any) -> str:

@@ -28,7 +28,9 @@ def config(policy: str) -> QAConfig:
     memory = MemoryConfig(policy=policy, clip_frames=64)
     shape = memory_shape(memory, prefix=PREFIX, grid=GRID, seconds=4.0, step=8.0)
     # The reference keeps all operations in sight: loops over blocks are counted once.
-    return QAConfig(dataclasses.replace(model, text=text, vision=vision), memory, shape, (), Sampling().bounds, "reference")
+    return QAConfig(
+        dataclasses.replace(model, text=text, vision=vision), memory, shape, (), Sampling().bounds, implementation="reference"
+    )
 
 
 def operations(function, config, *arguments) -> float:

@@ -17,7 +17,7 @@ from svlm_jax.engine.sampling import Sampling
 B, PREFIX, R = 2, 3, 4
 MEMORY = MemoryConfig(policy="vsb+par", budget=12, clip_frames=4, recent_frames=2, queries=R, page=2)
 SHAPE = memory_shape(MEMORY, prefix=PREFIX, grid=(2, 1, 3), seconds=2.0, step=1.0)
-CONFIG = QAConfig(random_config("qwen2_5_vl"), MEMORY, SHAPE, (), Sampling().bounds, "xla")
+CONFIG = QAConfig(random_config("qwen2_5_vl"), MEMORY, SHAPE, (), Sampling().bounds, implementation="xla")
 K, N, H = CONFIG.model.text.num_kv_heads, CONFIG.model.text.num_heads, CONFIG.model.text.head_dim
 TOKENS, COUNT = SHAPE.clip, np.asarray([12, 6])  # live vision slots before the clip
 PLACES = [[0, 1, 4, 5, 6, 8, 9, 11, 12, 14, 16, 17], [0, 1, 2, 3, 4, 5]]
