@@ -174,7 +174,7 @@ class Session:
         if self._lane is None:
             self._build(self._grid(chunk.frames), chunk.frames.shape)
         sampling = dataclasses.replace(self.sampling, temperature=0.0, repetition_penalty=1.0, max_new_tokens=max_new_tokens)
-        twin = self._twin(sampling)
+        twin = self.fork(sampling)
         twin.prompt = copy.copy(self.prompt)
         twin.prompt.max_query = -(-length // QUESTION) * QUESTION
         return twin.feed(chunk, question)
@@ -286,12 +286,12 @@ class Session:
 
     # ------------------------------------------------------------------------------------------- session state
 
-    def fork(self) -> "Session":
-        """A second stream that stands where this one stands; what it watches does not touch this one."""
-        return self._twin(self.sampling)
+    def fork(self, sampling: Sampling | None = None) -> "Session":
+        """A second stream that stands where this one stands; what it watches does not touch this one.
 
-    def _twin(self, sampling: Sampling) -> "Session":
-        """A fork, in a pool of its own, that samples otherwise."""
+        It has a pool of its own. sampling: how its words are chosen; None = as here.
+        """
+        sampling = sampling or self.sampling
         twin = copy.copy(self)
         twin._grids, twin.sampling = set(self._grids), sampling
         if self._lane is not None:

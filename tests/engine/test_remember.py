@@ -26,7 +26,7 @@ PLACES = [[0, 1, 4, 5, 6, 8, 9, 11, 12, 14, 16, 17], [0, 1, 2, 3, 4, 5]]
 class Still:
     """A decoder whose positions turn nothing, so that dense attention needs none."""
 
-    def turn(self, positions, *, heads_axis):
+    def rope_tables(self, positions, *, heads_axis):
         angles = jnp.expand_dims(jnp.zeros((*positions.shape[::2], H // 2)), heads_axis)
         return jnp.cos(angles), jnp.sin(angles)
 

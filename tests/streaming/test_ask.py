@@ -19,7 +19,7 @@ def stream(**changes):
 def first_logits(session, question, clip):
     """Of the first token of the answer."""
     fork, twins = session.fork, []
-    session.fork = lambda: twins.append(fork()) or twins[-1]
+    session.fork = lambda sampling: twins.append(fork(sampling)) or twins[-1]
     session.ask(question, clip, max_new_tokens=4)
     return np.asarray(twins[0].last.logits[0, 0])
 
