@@ -188,7 +188,7 @@ def follow(arguments: argparse.Namespace) -> tuple[float, float]:
     from svlm_jax.host.folders import check_replaceable
     from svlm_jax.host.malloc import limit_arenas
     from svlm_jax.streaming.resume import check_resumable
-    from svlm_jax.streaming.session import is_stream
+    from svlm_jax.streaming.saved import is_stream
     from svlm_jax.streaming.vlm import StreamingVLM
 
     limit_arenas()
