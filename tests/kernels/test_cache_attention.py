@@ -58,15 +58,18 @@ def angles(shape, seed=1):
     return jnp.cos(turn), jnp.sin(turn)
 
 
-def run(implementation, tensors, orders, rope=None, **options):
+def run(implementation, tensors, orders, rope=None, lanes=None, **options):
     """Output and log-sum-exp."""
     options = {"scale": SCALE, "return_lse": True, **options}
-    if rope is None:
+    if rope is None and lanes is None:
         return implementation(*tensors, *orders, **options)
     if implementation.name in SIMULATORS:
-        return implementation(*tensors, *orders, rope, **options)
-    call = jax.jit(lambda rope, *a: cache_attention(*a, rope=rope, implementation=implementation.name, **options))
-    return np_tree(call(rope, *tensors, *orders))
+        return implementation(*tensors, *orders, rope, lanes, **options)
+
+    def call(rope, lanes, *arrays):
+        return cache_attention(*arrays, rope=rope, value_lanes=lanes, implementation=implementation.name, **options)
+
+    return np_tree(jax.jit(call)(rope, lanes, *tensors, *orders))
 
 
 def expected(tensors, orders, **options):
@@ -141,6 +144,20 @@ def test_rope_at_read_equals_turned_keys():
     np.testing.assert_allclose(fused, plain, atol=2e-6)
     unturned = cache_attention(query, keys, values, *orders, scale=SCALE, implementation="reference")
     assert np.abs(fused - unturned).max() > 0.1
+
+
+@pytest.mark.parametrize("lanes", [(3, 0), (1, 4)], ids=["apart", "one is filling"])
+def test_values_are_read_in_their_lanes(lanes, implementation):
+    """Values of a pool of four, of which two rows are read where they lie; what a row of filling (lane 4) reads is nobody's."""
+    (query, keys, values), orders = arrays("word", implementation.dtype), ring("third empty", "word")
+    pool = jnp.concatenate([values + 7, values - 7])
+    for row, lane in enumerate(lanes):
+        pool = pool.at[lane].set(values[row], mode="drop")
+    found = run(implementation, (query, keys, pool), orders, lanes=jnp.asarray(lanes))
+    alone = run(implementation, (query, keys, values), orders)
+    real = [row for row, lane in enumerate(lanes) if lane < 4]
+    for have, want in zip(found, alone, strict=True):
+        np.testing.assert_allclose(have[real], want[real], atol=implementation.atol, rtol=1e-6)
 
 
 def test_slot_order_means_nothing(implementation):
