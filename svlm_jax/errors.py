@@ -45,3 +45,14 @@ class TrainError(SvlmError):
 
 class EndpointError(SvlmError):
     """A language model's server that refuses or does not answer."""
+
+
+class RequestError(SvlmError):
+    """A client of the server asked for what cannot be had.
+
+    code: a short name of the reason, for programs. status: of the HTTP answer. param: the field that is at fault.
+    """
+
+    def __init__(self, code: str, sentence: str, *, status: int = 400, param: str | None = None) -> None:
+        super().__init__(sentence)
+        self.code, self.status, self.param = code, status, param

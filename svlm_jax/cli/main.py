@@ -1,4 +1,4 @@
-"""The command line: `svlm watch | ask | train | eval | bench | convert | doctor | demo`."""
+"""The command line: `svlm watch | ask | train | eval | serve | bench | convert | doctor | demo`."""
 
 import argparse
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
-from svlm_jax.cli import ask, bench, convert, demo, doctor, eval, train, watch
+from svlm_jax.cli import ask, bench, convert, demo, doctor, eval, serve, train, watch
 from svlm_jax.errors import SvlmError
 from svlm_jax.host.files import one_sentence
 from svlm_jax.host.redact import redact
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"svlm-jax {metadata.version('svlm-jax')}")
     top.set_defaults(debug=False, signals=BOTH)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (watch, ask, train, eval, bench, convert, doctor, demo):
+    for command in (watch, ask, serve, train, eval, bench, convert, doctor, demo):
         sub = command.add(commands)
         sub.formatter_class, sub.allow_abbrev = style, False
         sub.add_argument("--debug", action="store_true", help="show tracebacks and all messages of svlm")

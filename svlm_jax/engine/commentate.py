@@ -136,6 +136,37 @@ def ingest(
     return pool.with_rows(dataclasses.replace(rows, slots=slots, native_next=end), store, lanes), left
 
 
+def replace_system(
+    params: Params, pool: StreamState, new: Tokens, lanes: Lanes = None, *, config: StepConfig
+) -> tuple[StreamState, Int[Array, "B"]]:
+    """Puts another system turn (B, T) in place of that of each row, computed as it would have been in front of everything.
+
+    Later tokens keep the keys and values that they were computed with. Returns the pool and the text slots that stay free.
+    """
+    module, rows = functional.bind(config.model, params), pool.rows(lanes)
+
+    def placed(slots: Slots, tokens: Tokens) -> tuple[Slots, Array, Array]:
+        """The metadata with the new turn in front, the slots of its tokens, and the text slots that stay free."""
+        kept = jnp.where((slots.role == Role.SYSTEM) & (slots.order >= 0), -1, slots.order)
+        slots = dataclasses.replace(slots, order=window.renumber(slots.role, kept))
+        slot, _, left = ring.allocate(slots, config.ring, tokens, 1)
+        slots, _ = ring.append(slots, slot, tokens, jnp.zeros((3, tokens.token.shape[0])))
+        return dataclasses.replace(slots, order=window.renumber(slots.role, slots.order)), slot, left
+
+    slots, slot, left = jax.vmap(placed)(rows.slots, new)
+    rows = dataclasses.replace(rows, slots=slots)
+    store, _ = _workspace(module, pool, rows, lanes)
+    kept, _ = jax.vmap(positions.kept_positions)(rows.slots, rows.window, rows.native_next)
+    at = jnp.minimum(slot, config.ring.slots - 1)
+    index = jnp.where(new.valid, jnp.take_along_axis(slots.order, at, axis=1), -1)
+    position = jnp.take_along_axis(kept, at[:, None], axis=2)
+    _, written = module.decode(
+        module.embed(new.token), position, store, slot, index, slots.order, implementation=config.implementation
+    )
+    assert written is not None  # a store goes in, so one comes out
+    return pool.with_rows(rows, written, lanes), left
+
+
 # ----------------------------------------------------------------------------------------------- the second, in three parts
 
 
@@ -312,6 +343,7 @@ def second(
 
 step = jax.jit(second, static_argnames="config", donate_argnames="pool")
 ingest_step = jax.jit(ingest, static_argnames="config", donate_argnames="pool")
+replace_system_step = jax.jit(replace_system, static_argnames="config", donate_argnames="pool")
 
 
 def cache_bytes(config: StepConfig) -> int:

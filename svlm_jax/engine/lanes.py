@@ -23,11 +23,12 @@ from svlm_jax.cache import ring
 from svlm_jax.cache.ring import Window
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.engine.commentate import StepConfig, ingest_step, step
+from svlm_jax.engine.commentate import replace_system_step as replace_system
 from svlm_jax.engine.sampling import Sampling, SamplingLimits, key_of
 from svlm_jax.engine.state import StreamState
 from svlm_jax.errors import ConfigError
 
-__all__ = ["configure", "extract", "fork", "ingest_step", "init", "insert", "open_lane", "release", "step"]
+__all__ = ["configure", "extract", "fork", "ingest_step", "init", "insert", "open_lane", "release", "replace_system", "step"]
 
 
 def init(

@@ -49,8 +49,11 @@ class _JsonLinesFormat:
             raise ValueError(record) from None
 
 
+JSON_LINES = _JsonLinesFormat()
+
+
 class JsonLines(RecordFile):
     """A JSON Lines file: one `segment` a caption. For the arguments see `RecordFile`."""
 
     def __init__(self, path: str | os.PathLike[str], *, append: bool = False):
-        super().__init__(path, _JsonLinesFormat(), append=append)
+        super().__init__(path, JSON_LINES, append=append)

@@ -41,15 +41,18 @@ class _SubRipFormat:
         return seconds_of(timing.partition("-->")[0])
 
 
+WEBVTT, SUBRIP = _WebVttFormat(), _SubRipFormat()
+
+
 class WebVtt(RecordFile):
     """A WebVTT file: one cue a caption. For the arguments see `RecordFile`."""
 
     def __init__(self, path: str | os.PathLike[str], *, append: bool = False):
-        super().__init__(path, _WebVttFormat(), append=append)
+        super().__init__(path, WEBVTT, append=append)
 
 
 class SubRip(RecordFile):
     """A SubRip (.srt) file: one numbered cue a caption. For the arguments see `RecordFile`."""
 
     def __init__(self, path: str | os.PathLike[str], *, append: bool = False):
-        super().__init__(path, _SubRipFormat(), append=append)
+        super().__init__(path, SUBRIP, append=append)

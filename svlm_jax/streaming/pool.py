@@ -15,6 +15,9 @@ from svlm_jax.engine.sampling import SamplingLimits, key_of
 from svlm_jax.engine.state import StreamState
 from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.models.functional import Params
+from svlm_jax.prompt.commentary import pad
+
+SYSTEM_STEP = 256  # tokens: system turns are padded to a multiple of it, so that few programs serve all
 
 
 class LanePool:
@@ -64,6 +67,23 @@ class LanePool:
             self.state, left = lanes.ingest_step(params, self.state, piece, rows, config=self.config)
             if int(left[0]) < 0:
                 raise StreamError(f"the cache of {self.config.ring.slots} slots cannot hold the previous text")
+
+    def configure(self, lane: int, window: Window, sampling: SamplingLimits) -> None:
+        """Another window and other sampling for the stream of a lane."""
+        self.state = lanes.configure(self.state, lane, window, sampling)
+
+    def replace_system(self, params: Params, lane: int, system: Tokens) -> None:
+        """Puts another system turn (T,) in front of the stream of a lane. Raises StreamError when there is no room for it."""
+        turn = jax.tree.map(lambda x: x[None], pad(system, -(-system.token.shape[-1] // SYSTEM_STEP) * SYSTEM_STEP))
+        self.state, left = lanes.replace_system(params, self.state, turn, np.asarray([lane], np.int32), config=self.config)
+        if int(left[0]) < 0:
+            raise StreamError(f"the cache of {self.config.ring.slots} slots cannot hold the system prompt")
+
+    def fork(self, lane: int) -> int:
+        """A lane that stands where `lane` stands. Raises StreamError when there is none free."""
+        target = self.take()
+        self.state = lanes.fork(self.state, lane, target)
+        return target
 
     def extract(self, lane: int) -> StreamState:
         """The stream of a lane, as a value of its own."""

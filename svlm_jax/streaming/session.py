@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from svlm_jax.cache.ring import Role, Tokens
+from svlm_jax.cache.ring import Role, Tokens, Window
 from svlm_jax.cache.window import Lengths, ring_shape, slots_by_role
 from svlm_jax.checkpoint.streaming_block import stop_ids
 from svlm_jax.engine import commentate as compiled
@@ -64,6 +64,7 @@ class Session:
         self._lane: int | None = None
         self._limits: dict[str, int] = {}
         self._grids: set[ClipGrid] = set()
+        self._next_query: str | None = None  # stands in the next turn
 
     @property
     def pool(self) -> LanePool:
@@ -135,6 +136,8 @@ class Session:
             self._open()
         if query is None and self._round() == 0:
             query = self.settings.query
+        if query is None:
+            query, self._next_query = self._next_query, None
         return self.prompt.turn(chunk.start, chunk.end, grid, query), chunk.frames
 
     def finish(self, chunk: Chunk, out: compiled.StepOutput, timing: Timing) -> Caption:
@@ -179,6 +182,61 @@ class Session:
         twin.prompt.max_query = -(-length // QUESTION) * QUESTION
         return twin.feed(chunk, question)
 
+    def prepare_question(self, chunk: Chunk, question: str, *, most: int, cap: int) -> tuple[Tokens, np.ndarray]:
+        """`prepare` with a question in the turn of `chunk`, to be answered greedily in at most `cap` tokens.
+
+        For a fork that ends with the answer. most: tokens that any question may have; turns of one length are one program.
+        """
+        length = len(self.prompt.encode(question, literal=True))
+        if length > most:
+            raise ConfigError(f"a question of {length} tokens: expected at most {most}")
+        self.prompt = copy.copy(self.prompt)
+        self.prompt.max_query = most
+        self.sampling = dataclasses.replace(self.sampling, temperature=0.0, repetition_penalty=1.0, max_new_tokens=cap)
+        self._configure()
+        return self.prepare(chunk, question)
+
+    def reconfigure(self, settings: StreamSettings, sampling: Sampling) -> None:
+        """Another window, sampling, system prompt and query, from the next chunk on; nothing is compiled for them.
+
+        The system prompt is read anew, as if it had stood there from the beginning; what was said and seen since stays as it
+        was computed. A query stands in the next turn. Raises ConfigError for what the lane has no room for.
+        """
+        before, settings_before, sampling_before = self.prompt.system, self.settings, self.sampling
+        self.settings, self.sampling, self.prompt.system = settings, sampling, settings.system
+        try:
+            self.pool.admit(
+                dataclasses.replace(self.capacity(np.empty(self._clip_shape, np.uint8)), sampling=self.config.sampling)
+            )
+            self._configure()
+        except ConfigError:
+            self.settings, self.sampling, self.prompt.system = settings_before, sampling_before, before
+            raise
+        if settings.system != before:
+            opening = self._opening()
+            system = jax.tree.map(lambda x: x[..., np.asarray(opening.role) == Role.SYSTEM], opening)
+            self.pool.replace_system(self.vlm.params, self.lane, system)
+        if settings.query != settings_before.query:
+            self._next_query = settings.query
+
+    def _configure(self) -> None:
+        """Writes the window and the sampling of the settings into the lane."""
+        self.pool.configure(self.lane, self._window_limits(), self.config.sampling.limits(self.sampling))
+
+    def _window_limits(self) -> Window:
+        settings, cut = self.settings, len(self.turns.marker) if self.settings.parity else 0
+        return settings.window.limits(settings.chunk_seconds, settings.duration, published_marker_cut=cut)
+
+    def moved(self, lane: int) -> "Session":
+        """A handle on a fork of this stream, which somebody has put into `lane`."""
+        twin = copy.copy(self)
+        twin._grids, twin._lane = set(self._grids), lane
+        return twin
+
+    def text(self, tokens: tuple[int, ...]) -> str:
+        """The words of a reply, or of the part of it that has been decoded."""
+        return self._text(tokens)
+
     def _text(self, tokens: tuple[int, ...]) -> str:
         text = self.vlm.tokenizer.decode([token for token in tokens if token not in self.turns.stop])
         if self.settings.parity:  # the published code drops four characters, marker or not
@@ -197,17 +255,24 @@ class Session:
         count, _, height, width = frames.shape
         return self.vlm.config.vision.clip_grid(count, height, width, self.settings.fps)
 
-    def _build(self, grid: ClipGrid, clip_shape: tuple[int, ...]) -> None:
-        """Chooses the capacity from the window and the first picture, and puts the opening into a lane."""
-        settings = self.settings
-        opening = self._opening()
+    def start(self, frames: np.ndarray) -> None:
+        """Takes a lane for a stream of chunks like `frames` (F, 3, height, width), before the first of them is there."""
+        self._build(self._grid(frames), frames.shape)
+
+    def capacity(self, frames: np.ndarray, *, opening: int = 0, query: int = 0) -> compiled.StepConfig:
+        """What lanes must have room for: this stream's window over chunks like `frames`, and at least so many tokens of text.
+
+        opening: of the system turn and the previous text. query: of a query or question together with its answer.
+        """
+        settings, own = self.settings, self._opening()
+        previous = int((own.role == Role.PREV_WORDS).sum())
         lengths = Lengths(
-            system=int((opening.role == Role.SYSTEM).sum()),
-            previous=int((opening.role == Role.PREV_WORDS).sum()),
+            system=max(int((own.role == Role.SYSTEM).sum()), opening - previous),
+            previous=previous,
             label=self.prompt.label_length,
-            query=self.prompt.max_query + settings.qa_token_budget,
+            query=max(self.prompt.max_query + settings.qa_token_budget, query),
             reply=self.sampling.max_new_tokens,
-            patches=grid.patches,
+            patches=self._grid(frames).patches,
         )
         if settings.duration is not None and settings.duration < settings.chunk_seconds:
             settings = dataclasses.replace(settings, duration=settings.chunk_seconds)
@@ -215,7 +280,7 @@ class Session:
         by_role = dict(slots_by_role(*arguments))
         self._limits = {kind: by_role.pop(kind) for kind in KINDS}
         self._limits["turns"] = sum(by_role.values())
-        config = compiled.StepConfig(
+        return compiled.StepConfig(
             model=self.vlm.config,
             ring=ring_shape(*arguments),
             turns=self.turns,
@@ -225,6 +290,10 @@ class Session:
             implementation=settings.implementation,
             keep_logits=settings.keep_logits,
         )
+
+    def _build(self, grid: ClipGrid, clip_shape: tuple[int, ...]) -> None:
+        """Puts the opening into a lane; a stream alone makes a pool of one lane for its window and its pictures first."""
+        config = self.capacity(np.empty(clip_shape, np.uint8))
         self._clip_shape = tuple(clip_shape)
         if self._pool is None:
             self._afford(config)
@@ -250,12 +319,9 @@ class Session:
 
     def _open(self) -> None:
         """Starts afresh in the lane, with the system turn and the previous text."""
-        settings = self.settings
-        published_marker_cut = len(self.turns.marker) if settings.parity else 0
-        window = settings.window.limits(settings.chunk_seconds, settings.duration, published_marker_cut=published_marker_cut)
-        sampling = self.config.sampling.limits(self.sampling)
+        sampling, seed = self.config.sampling.limits(self.sampling), self.settings.seed + self.chunks
         opening = list(pieces(self._opening(), PIECE))
-        self.pool.open(self.vlm.params, self.lane, window, sampling, settings.seed + self.chunks, opening)
+        self.pool.open(self.vlm.params, self.lane, self._window_limits(), sampling, seed, opening)
 
     def _round(self) -> int:
         """Rounds since the cache was last opened."""

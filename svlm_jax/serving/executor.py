@@ -1,0 +1,300 @@
+"""The device side of a server: a pool of lanes of one shape, and the programs that run the rows that are due.
+
+Everything that a stream may change is a number or a token, so that the programs are compiled once, before the first stream:
+a second for 1, 2, 4, … rows, the same with room for a question, and the small ones that open, fork, read and free a lane.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from svlm_jax.cache.window import WindowConfig
+from svlm_jax.engine import lanes as engine
+from svlm_jax.engine.sampling import Sampling, SamplingBounds
+from svlm_jax.errors import ConfigError, RequestError, StreamError
+from svlm_jax.host.devices import device_memory
+from svlm_jax.serving.frames import FrameAssembler
+from svlm_jax.serving.stream import StreamOptions
+from svlm_jax.streaming.caption import Timing
+from svlm_jax.streaming.pool import LanePool
+from svlm_jax.streaming.session import Session
+from svlm_jax.streaming.settings import StreamSettings
+from svlm_jax.streaming.vlm import StreamingVLM
+from svlm_jax.video.chunk import Chunk
+
+MOST_ROWS = 64  # of one program
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolSettings:
+    """What the programs are compiled for.
+
+    Attributes:
+      lanes: streams at once. spare: lanes beside them, for questions that are being answered.
+      size: (height, width) of the pictures that the model sees.
+      fps, chunk_seconds: frames a second, and video between two captions.
+      window: the largest that a stream may ask for.
+      prompt_tokens: of a system prompt and earlier text together. query_tokens: of a query. question_tokens: of a question.
+      caption_tokens, answer_tokens: of one caption and of one answer, at most.
+      top_k: the largest that a stream may ask for.
+    """
+
+    lanes: int
+    size: tuple[int, int]
+    window: WindowConfig
+    sampling: Sampling
+    fps: float = 2.0
+    chunk_seconds: float = 1.0
+    spare: int = 2
+    prompt_tokens: int = 512
+    query_tokens: int = 32
+    question_tokens: int = 256
+    answer_tokens: int = 64
+    top_k: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("lanes", "spare", "prompt_tokens", "query_tokens", "question_tokens", "answer_tokens", "top_k"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected 1 or more")
+
+
+@dataclasses.dataclass
+class Job:
+    """A chunk that a lane is to see; with a question, what it is asked about it."""
+
+    lane: int
+    chunk: Chunk
+    options: StreamOptions
+    chunks: int
+    question: str | None = None
+    cap: int | None = None
+
+
+@dataclasses.dataclass
+class Batch:
+    """Replies of the rows of one program. tokens: ids so far of each; finished: whether more come; left: see `StepOutput`."""
+
+    jobs: Sequence[Job]
+    tokens: list[tuple[int, ...]]
+    finished: list[bool]
+    left: list[int]
+    captions: list[Any]
+
+    @property
+    def done(self) -> bool:
+        return all(self.finished)
+
+
+class Executor:
+    """A model with its pool; all methods belong to one thread."""
+
+    def __init__(self, vlm: StreamingVLM, settings: PoolSettings) -> None:
+        self.vlm, self.settings = vlm, settings
+        self.lanes, self.spare = settings.lanes, settings.spare
+        self.chunk_seconds = settings.chunk_seconds
+        count = settings.fps * settings.chunk_seconds
+        if count != int(count):
+            raise ConfigError(f"{settings.fps} frames a second in chunks of {settings.chunk_seconds} s: expected whole frames")
+        self._count = int(count)
+        self.ladder = tuple(1 << i for i in range((min(settings.lanes, MOST_ROWS) - 1).bit_length() + 1))
+        widest = StreamOptions(system="", query=None, window=settings.window, sampling=settings.sampling)
+        config = self._session(widest, None).capacity(
+            self._blank(),
+            opening=settings.prompt_tokens,
+            query=settings.query_tokens + settings.question_tokens + settings.answer_tokens,
+        )
+        config = dataclasses.replace(config, sampling=self._bounds())
+        self.pool = LanePool(config, settings.lanes + settings.spare)
+        self._sessions: dict[int, Session] = {}
+        self._forks: set[int] = set()  # lanes of questions
+
+    # ------------------------------------------------------------------------------------------- lanes
+
+    @property
+    def used(self) -> int:
+        """Lanes that hold a stream or a question."""
+        return len(self._sessions)
+
+    @property
+    def streams(self) -> int:
+        """Lanes that hold a stream."""
+        return len(self._sessions) - len(self._forks)
+
+    def open(self, options: StreamOptions) -> int:
+        """A lane with a fresh stream. RequestError when all are taken, or when the options do not fit the lanes."""
+        if self.streams >= self.lanes:
+            raise RequestError(
+                "session_capacity_exceeded",
+                f"{self.lanes} streams run already: expected a free lane, try again later",
+                status=503,
+            )
+        session = self._session(options, self.pool)
+        try:
+            session.start(self._blank())
+        except (ConfigError, StreamError) as error:
+            session.close()
+            raise RequestError("bad_value", str(error), param="svlm") from None
+        self._sessions[session.lane] = session
+        return session.lane
+
+    def fork(self, lane: int) -> int:
+        """A spare lane that stands where `lane` stands. RequestError when none is free."""
+        if len(self._forks) >= self.spare:  # the other lanes are for streams
+            raise RequestError("busy", "all lanes for questions are taken: expected to be asked again", status=503)
+        target = self.pool.fork(lane)
+        self._sessions[target] = self._sessions[lane].moved(target)
+        self._forks.add(target)
+        return target
+
+    def release(self, lane: int) -> None:
+        """Frees a lane."""
+        self._forks.discard(lane)
+        self._sessions.pop(lane).close()
+
+    def extract(self, lane: int) -> Any:
+        """The state of a lane on the host, as numpy arrays."""
+        return jax.device_get(self.pool.extract(lane))
+
+    def insert(self, state: Any, options: StreamOptions) -> int:
+        """A lane with a stream that `extract` gave."""
+        lane = self.open(options)
+        self.pool.insert(lane, state)
+        return lane
+
+    def resume(self, lane: int, *, chunks: int) -> None:
+        """Says how many chunks an inserted stream has seen: its query has had its turn."""
+        self._sessions[lane].chunks = chunks
+
+    def like(self) -> Any:
+        """The shapes of what `extract` gives."""
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        shapes = jax.eval_shape(lambda pool: engine.extract(pool, 0), self.pool.state)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+    def change(self, lane: int, before: StreamOptions, after: StreamOptions) -> None:
+        """New window, sampling, system prompt and query of a lane, from its next chunk on."""
+        session = self._sessions[lane]
+        try:
+            session.reconfigure(self._stream_settings(after), after.sampling)
+        except (ConfigError, StreamError) as error:
+            raise RequestError("bad_value", str(error), param="svlm") from None
+
+    # ------------------------------------------------------------------------------------------- seconds
+
+    def begin(self, jobs: Sequence[Job]) -> Batch:
+        """Runs the chunks of several lanes as one program."""
+        turns = {job.lane: self._turn(job) for job in jobs}
+        outputs, times = self.pool.step(self.vlm.params, turns)
+        captions = [
+            self._sessions[job.lane].finish(job.chunk, outputs[job.lane], Timing(job.chunk.read_ms, *times)) for job in jobs
+        ]
+        return Batch(
+            jobs,
+            tokens=[caption.tokens for caption in captions],
+            finished=[True] * len(jobs),
+            left=[int(outputs[job.lane].left[0]) for job in jobs],
+            captions=captions,
+        )
+
+    def advance(self, batch: Batch, tokens: int) -> None:
+        """Decodes up to so many more tokens of each reply that goes on."""
+
+    def finish(self, batch: Batch) -> None:
+        """Closes the second of each row."""
+
+    def text(self, tokens: Sequence[int], *, partial: bool = False) -> str:
+        """The words of a reply so far."""
+        return next(iter(self._sessions.values())).text(tuple(tokens)) if self._sessions else ""
+
+    def usage(self, batch: Batch, row: int) -> Mapping[str, Any]:
+        """Tokens held by kind after a row's second, as (used, limit)."""
+        return dict(batch.captions[row].usage)
+
+    def assembler(self, begin: float) -> FrameAssembler:
+        return FrameAssembler(fps=self.settings.fps, count=self._count, size=self.settings.size, begin=begin)
+
+    def about(self) -> dict[str, Any]:
+        """What a client must know of the pictures that the model sees."""
+        height, width = self.settings.size
+        return {"fps": self.settings.fps, "chunk_seconds": self.chunk_seconds, "height": height, "width": width}
+
+    def device_bytes(self) -> int:
+        """Bytes in use on the device; of live arrays where the device does not say."""
+        device = jax.devices()[0]
+        stats = device.memory_stats()
+        return int(stats["bytes_in_use"]) if stats else sum(array.nbytes for array in jax.live_arrays())
+
+    def warm_up(self, tell: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Compiles everything before the first stream: each size of the ladder, a question, and the lanes' own programs."""
+        options = StreamOptions(system="", query=None, window=self.settings.window, sampling=self.settings.sampling)
+        taken = [self.open(options) for _ in range(self.lanes)]
+        chunk = Chunk(self._blank(), 0.0, self.chunk_seconds)
+        for i, rows in enumerate(self.ladder):
+            tell(i, len(self.ladder) + 1)
+            self.begin([Job(lane, chunk, options, 0) for lane in taken[:rows]])
+        twin = self.fork(taken[0])
+        self.begin([Job(twin, chunk, options, 0, question="?", cap=1)])
+        for words in ("", "word " * self.settings.prompt_tokens):  # system prompts of every length that lanes hold
+            self._warm_system(taken[0], options, words)
+        self.insert_back(taken[0])
+        for lane in [twin, *taken]:
+            self.release(lane)
+        tell(len(self.ladder) + 1, len(self.ladder) + 1)
+
+    def _warm_system(self, lane: int, options: StreamOptions, words: str) -> None:
+        encode = self._sessions[lane].prompt.encode
+        while len(encode(words, literal=True)) > self.settings.prompt_tokens - 16:
+            words = words[: len(words) // 2]
+        self.change(lane, options, dataclasses.replace(options, system=words))
+
+    def insert_back(self, lane: int) -> None:
+        """Reads a lane out and puts it back, which compiles both."""
+        self.pool.insert(lane, self.extract(lane))
+
+    # ------------------------------------------------------------------------------------------- host side of a lane
+
+    def _turn(self, job: Job) -> Any:
+        session = self._sessions[job.lane]
+        if job.question is None:
+            return session.prepare(job.chunk)
+        cap = job.cap or self.settings.answer_tokens
+        return session.prepare_question(job.chunk, job.question, most=self.settings.question_tokens, cap=cap)
+
+    def _session(self, options: StreamOptions, pool: LanePool | None) -> Session:
+        session = Session(self.vlm, self._stream_settings(options), pool)
+        session.prompt.max_query = self.settings.query_tokens
+        return session
+
+    def _stream_settings(self, options: StreamOptions) -> StreamSettings:
+        return StreamSettings(
+            window=options.window,
+            sampling=options.sampling,
+            fps=self.settings.fps,
+            chunk_seconds=self.settings.chunk_seconds,
+            query=options.query,
+            system=options.system,
+            previous_text=options.previous_text,
+            seed=options.seed,
+        )
+
+    def _bounds(self) -> SamplingBounds:
+        """Room for every sampling that a stream or a question may ask for."""
+        settings, sampling = self.settings, self.settings.sampling
+        most = max(sampling.max_new_tokens, settings.answer_tokens)
+        return SamplingBounds(most, settings.top_k, sampling.suppress, sampling.unpenalized)
+
+    def _blank(self) -> np.ndarray:
+        return np.zeros((self._count, 3, *self.settings.size), np.uint8)
+
+
+def lanes_that_fit(vlm: StreamingVLM, bytes_a_lane: int, *, most: int, reserve: float = 0.1) -> int:
+    """Lanes for which the device has memory, at most `most`; `most` where it does not say how much it has."""
+    device = jax.tree.leaves(vlm.params)[0].devices().pop()
+    there = device_memory(device)
+    if there is None or device.platform == "cpu":
+        return most
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(vlm.params))
+    return max(1, min(most, int((there * (1 - reserve) - weights) // bytes_a_lane)))

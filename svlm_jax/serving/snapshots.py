@@ -1,0 +1,105 @@
+"""Streams on disk: one folder a stream, replaced whole, so that a kill at any instant leaves the newest complete one.
+
+    ROOT/<hash of the stream's id>/      stream.json: options, position, chunks, when it was saved
+                                         state/: the lane's value (Orbax)
+
+The id of a stream is its client's key, so it stands in no name and no file.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from svlm_jax.cache.window import WindowConfig
+from svlm_jax.checkpoint import orbax_io
+from svlm_jax.engine.sampling import Sampling
+from svlm_jax.errors import CheckpointError
+from svlm_jax.host.files import write_json
+from svlm_jax.host.folders import current, replace_folder
+from svlm_jax.serving.stream import StreamOptions
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+LAYOUT = "stream.json"
+
+
+class Snapshots:
+    """A folder of saved streams.
+
+    Args:
+      root: the folder; shared storage lets another worker go on with a stream.
+      like: the shapes of a lane's state (`jax.ShapeDtypeStruct` leaves) that saved ones must have.
+      fingerprint: of the model and the settings that a state belongs to.
+      keep_seconds: older snapshots are deleted.
+    """
+
+    def __init__(self, root: Path, *, like: Callable[[], Any], fingerprint: str, keep_seconds: float = 86_400.0) -> None:
+        self.root, self._like, self._fingerprint, self._keep = root, like, fingerprint, keep_seconds
+        root.mkdir(parents=True, exist_ok=True)
+        self.prune()
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Saves a stream, replacing its last snapshot. OSError when the disk refuses; the last snapshot then stands."""
+        about = {
+            "format": FORMAT,
+            "fingerprint": self._fingerprint,
+            "options": dataclasses.asdict(value["options"]),
+            "position": value["position"],
+            "chunks": value["chunks"],
+            "saved_at": value["saved_at"],
+        }
+
+        def write(fresh: Path) -> None:
+            orbax_io.save(fresh / "state", value["state"])
+            write_json(fresh / LAYOUT, about)
+
+        replace_folder(self._folder(name), write, lambda folder: (folder / LAYOUT).is_file())
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The newest snapshot of a stream, None when there is none that this server can go on with."""
+        folder = current(self._folder(name))
+        if folder is None:
+            return None
+        try:
+            about = json.loads((folder / LAYOUT).read_text(encoding="utf-8"))
+            if about["format"] != FORMAT or about["fingerprint"] != self._fingerprint:
+                logger.warning("a snapshot was made by another model or other settings, and is left alone")
+                return None
+            state = orbax_io.load(folder / "state", self._like())
+            return {**about, "options": options_from_json(about["options"]), "state": state}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
+            logger.warning("a snapshot cannot be read: %s", error)
+            return None
+
+    def delete(self, name: str) -> None:
+        """Forgets a stream."""
+        shutil.rmtree(self._folder(name), ignore_errors=True)
+
+    def prune(self) -> None:
+        """Deletes snapshots that nobody came back for."""
+        for folder in self.root.iterdir():
+            try:
+                if time.time() - folder.stat().st_mtime > self._keep:
+                    shutil.rmtree(folder, ignore_errors=True)
+            except FileNotFoundError:
+                continue
+
+    def _folder(self, name: str) -> Path:
+        return self.root / hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def options_from_json(data: Mapping[str, Any]) -> StreamOptions:
+    """The options that `dataclasses.asdict` wrote."""
+    sampling: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in data["sampling"].items()
+    }
+    return StreamOptions(**{**data, "window": WindowConfig(**data["window"]), "sampling": Sampling(**sampling)})
