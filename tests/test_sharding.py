@@ -78,6 +78,11 @@ def test_released_models_divide_on_meshes_of_many_machines(name: str, sizes: tup
     assert held <= 1.02 * sum(np.prod(leaf.shape) for leaf in shapes.values()) / sizes[1]
 
 
+def test_what_is_used_is_gathered_over_fsdp_and_stays_cut_over_tensor() -> None:
+    assert sharding.gathered(sharding.spec("decoder.layers.mlp.down.weight")) == P(None, "tensor", None)
+    assert sharding.gathered(sharding.spec("decoder.embed.weight")) == P("tensor", None)
+
+
 def test_other_families_are_named() -> None:
     with pytest.raises(ConfigError, match=r"llava_onevision, which cannot train"):
         sharding.check_model(preset("llava-onevision-qwen2-7b-ov"), sharding.make_mesh(MeshConfig(1, 8, 1)))

@@ -1,5 +1,7 @@
 """What a memory is asked to be, how large it is, and the positions of what it keeps."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +54,19 @@ def positions(places, live, mode, step=1.5):
     shape = MemoryShape(**{**GRID.__dict__, "step": step})
     position, begin = jax.jit(mem.positions, static_argnums=(2, 3))(meta(places), jnp.asarray([live]), shape, mode)
     return np.asarray(position[0])[:, live].T.tolist(), float(begin[0])
+
+
+def test_a_clip_goes_on_where_the_stream_stands():
+    """Two grids of 1 x 2 cells behind the six tokens, of three grids, that the stream has had."""
+    text = preset("qwen2.5-vl-7b").text
+    memory = jax.eval_shape(
+        lambda: mem.empty_memory(MemoryConfig(), GRID, text.kv_shape, width=text.hidden_size, dtype=jnp.bfloat16)
+    )
+    memory = dataclasses.replace(memory, seen=jnp.asarray([6]), grids=jnp.asarray([3]))
+    new = mem.incoming(memory, GRID, jnp.asarray([[6.0, 8.0]]))
+    assert new.place[0].tolist() == [6, 7, 8, 9] and new.grid[0].tolist() == [3, 3, 4, 4]
+    assert new.row[0].tolist() == [0, 0, 0, 0] and new.column[0].tolist() == [0, 1, 0, 1]
+    assert new.second[0].tolist() == [6.0, 6.0, 8.0, 8.0]
 
 
 def test_contiguous_positions_close_the_gaps_and_original_ones_keep_them():

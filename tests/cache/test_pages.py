@@ -39,9 +39,10 @@ def test_scores_are_mean_products_of_the_asked_words_alone():
 
 
 @pytest.mark.parametrize(
-    ("count", "share", "read"), [(750, 0.4, 300), (750, 1.0, 750), (751, 0.4, 301), (1, 0.4, 1), (5, 0.2, 1)]
+    ("count", "share", "read"), [(750, 0.4, 300), (750, 1.0, 750), (751, 0.4, 301), (1, 0.4, 1), (5, 0.2, 1), (100, 0.07, 7)]
 )
 def test_forty_per_cent_of_750_pages_are_300(count, share, read):
+    """And 7 % of 100 are 7, though 100 times 0.07 is 7.000000000000001."""
     assert pages.pages_read(count, share) == read
 
 

@@ -44,7 +44,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_all(
         "svlm_jax/cache/window.py",
-        "tests/cli/test_doctor.py tests/cache/test_window.py",
+        "tests/cache/test_window.py",
         ("seconds / chunk_seconds - 1e-6", "seconds / chunk_seconds"),
         ("4 + words + 2", "4 + words"),
         ("(3 + 2) * max(v, t)", "(3 + 2) * min(v, t)"),
@@ -109,7 +109,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_all(
         "svlm_jax/cache/kv.py",
-        "tests/cli/test_doctor.py tests/cache/test_kv.py",
+        "tests/cli/test_doctor.py::test_streams_share_the_weights_only tests/cache/test_kv.py",
         ("copies * self.num_layers * slots", "copies * slots"),
         ('cache.at[index].set(new, mode="drop")', 'cache.at[index].set(new, mode="clip")'),
         ("slots[:, :, None]\n", "slots[:, :, None] + 1\n"),
@@ -158,7 +158,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_all(
         "svlm_jax/streaming/memory_plan.py",
-        "tests/cli/test_doctor.py",
+        "tests/cli/test_doctor.py::test_streams_share_the_weights_only "
+        "tests/cli/test_doctor.py::test_a_second_works_in_the_larger_of_tower_and_decoder",
         ("(4 + 3 + 1 + 3)", "(4 + 3 + 1)"),
         ("copies=1) * streams", "copies=1)"),
         ("rotated=one_copy", "rotated=2 * one_copy"),
@@ -170,7 +171,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_all(
         "svlm_jax/models/positions.py",
-        "tests/models/test_model.py",
+        "tests/models/test_model.py::test_positions_of_long_videos "
+        "tests/models/test_model.py::test_two_blocks_without_a_separator",
         ("np.floor(np.arange(t) * np.float32(step))", "np.arange(t) * np.float32(step)"),
         ('if after_vision == "max" else', 'if after_vision == "spatial" else'),
         ("per_second * seconds", "per_second"),
