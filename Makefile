@@ -75,12 +75,12 @@ PINNED := $(BIN)/python -c 'import tomllib; \
 	print(*(line.split("==")[0] for extra in ("test", "dev") for line in extras[extra] if "==" in line))'
 
 # A stamp is newer than what it was installed from; code changes need no reinstall, because the install is editable.
-$(VENV)/runtime.stamp: pyproject.toml requirements.txt | $(BIN)/python
+$(VENV)/runtime.stamp: pyproject.toml setup.py requirements.txt | $(BIN)/python
 	@echo "installing svlm-jax into $(VENV) (once, a minute or two)"
 	@$(PIP) install -e .
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml requirements.txt | $(BIN)/python
+$(VENV)/dev.stamp: pyproject.toml setup.py requirements.txt | $(BIN)/python
 	@echo "installing svlm-jax and its test tools into $(VENV) (once, some minutes)"
 	@$(PIP) install -e '.[$(EXTRAS)]'
 	@$(if $(UNPINNED),$(PIP) install --upgrade $$($(PINNED)))

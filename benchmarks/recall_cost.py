@@ -33,8 +33,8 @@ import numpy as np
 from benchmarks.soak import resident_bytes
 from svlm_jax.cache.memory_config import MemoryConfig, Policy
 from svlm_jax.cache.memory_state import memory_bytes
+from svlm_jax.checkpoint.named import SIZES
 from svlm_jax.engine.sampling import key_of
-from svlm_jax.eval.efficiency import SIZES, subject
 from svlm_jax.host.files import write_json
 from svlm_jax.host.machine import describe
 from svlm_jax.streaming import qa_session as recalling
@@ -149,11 +149,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.out:
             write_json(arguments.out, result)
 
-    with subject(f"random:{arguments.size}", "float32") as vlm:
-        bucketed = filled(vlm, "vsb+par")
-        note("retrieval", retrieval(bucketed))
-        note("compression", compression({"vsb+par": bucketed, "fifo": filled(vlm, "fifo")}))
-        note("first_token", first_token(vlm, arguments.frames))
+    vlm = StreamingVLM.from_pretrained(f"random:{arguments.size}", dtype="float32")
+    bucketed = filled(vlm, "vsb+par")
+    note("retrieval", retrieval(bucketed))
+    note("compression", compression({"vsb+par": bucketed, "fifo": filled(vlm, "fifo")}))
+    note("first_token", first_token(vlm, arguments.frames))
     return 0 if good(result) else 1
 
 

@@ -8,11 +8,12 @@ holds the videos of chenjoya/Live-WhisperX-526K, without subfolders, in Livecc_s
 
 import os
 
-from configs.shapes import buckets
 from svlm_jax.data.pipeline import PipelineSettings
 from svlm_jax.sharding import MeshConfig
 from svlm_jax.train.config import AnnotationSet, DataConfig, ModelSource, TrainConfig
 from svlm_jax.train.loop import LoopConfig
+
+from .shapes import buckets
 
 BUCKETS = buckets(24)
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 
-from configs import sft_stage1
-from configs.shapes import buckets
 from svlm_jax.data.pipeline import PipelineSettings
 from svlm_jax.train.config import DataConfig, ModelSource, TrainConfig
+
+from . import sft_stage1
+from .shapes import buckets
 
 BUCKETS = buckets(24, 40, 64)
 
@@ -14,7 +15,7 @@ def get_config() -> TrainConfig:
     return dataclasses.replace(
         sft_stage1.get_config(),
         name="sft_stage2",
-        # Written by `python -m launch.train configs/sft_stage1.py --export checkpoints/sft_stage1`.
+        # Written by `svlm train sft_stage1 --export checkpoints/sft_stage1`.
         model=ModelSource("checkpoints/sft_stage1"),
         data=DataConfig(
             sets=(sft_stage1.samples("fg/train_fg"),),

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the annotations; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m launch.annotate", description="Training data from videos and transcripts.")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__package__}.annotate", description="Training data from videos and transcripts."
+    )
     parser.add_argument("folder", help="with the videos, also in subfolders")
     parser.add_argument("output", help="file of annotations to write, such as train_with_seeks.jsonl")
     parser.add_argument("--seconds", type=float, help="of a chunk (default 24), or of the longest clip of --annealing (64)")

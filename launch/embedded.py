@@ -30,7 +30,6 @@ from svlm_jax.synthetic.tokenizer import write_tokenizer
 from svlm_jax.train.config import TrainConfig, load_config
 from svlm_jax.train.run import export_run, run
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 HEAD = """\
 ---
 license: apache-2.0
@@ -137,7 +136,7 @@ SEEDS = (1001, 1002, 1003)  # of the card; the training draws its seeds from 2^4
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains, exports and measures; 0, or 42 when the training was preempted."""
     parser = argparse.ArgumentParser(
-        prog="python -m launch.embedded", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m {__package__}.embedded", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("changes", nargs="*", metavar="name=value", help="fields of the config to change")
     parser.add_argument("--model", choices=KINDS, default="embedded", help="which one (embedded: the commentator)")
@@ -150,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if output.exists():
             raise CheckpointError(f"{output} exists already, expected a folder that does not.")
-        config = load_config(CONFIGS / f"{kind.config}.py", arguments.changes)
+        config = load_config(kind.config, arguments.changes)
         tokenizer = Path(config.model.tokenizer or "")
         if not (tokenizer / "tokenizer.json").exists():
             kind.write_tokenizer(tokenizer)

@@ -63,7 +63,7 @@ def environment(gpu: str) -> tuple[dict[str, str], list[str]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m launch.flags h100` writes `export NAME=value` lines for a shell, and says what it left out."""
-    parser = argparse.ArgumentParser(prog="python -m launch.flags", description="XLA flags that fit this jaxlib.")
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}.flags", description="XLA flags that fit this jaxlib.")
     parser.add_argument("gpu", choices=sorted(SETS))
     variables, unknown = environment(parser.parse_args(argv).gpu)
     if unknown:

@@ -20,11 +20,12 @@ from types import FrameType
 
 from rich.console import Console
 
-from launch import flags
-from launch.cluster import COORDINATOR, LOCAL_DEVICES, PROCESS, PROCESSES
-from launch.train import PREEMPTED
 from svlm_jax.errors import SvlmError
 from svlm_jax.host.retry import Backoff
+
+from . import flags
+from .cluster import COORDINATOR, LOCAL_DEVICES, PROCESS, PROCESSES
+from .train import PREEMPTED
 
 GRACE = 60.0  # seconds that the others get when one process has died
 LONGEST_PAUSE = 300.0
@@ -121,7 +122,9 @@ def environments(arguments: argparse.Namespace) -> list[dict[str, str]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Starts and supervises; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m launch.local", description="Train with several processes on this machine.")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__package__}.local", description="Train with several processes on this machine."
+    )
     parser.add_argument("--processes", type=int, default=1, help="processes on this machine (default 1)")
     parser.add_argument("--one-device-each", action="store_true", help="process i sees device i only: one process per GPU")
     parser.add_argument("--cpu-devices", type=int, default=0, help="train on the CPU, each process with so many devices")
@@ -136,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.nodes > 1 and not arguments.coordinator:
         console.print("svlm: several machines need a --coordinator that all of them reach.", markup=False)
         return 2
-    command = [sys.executable, "-m", "launch.train", *arguments.arguments]
+    command = [sys.executable, "-m", f"{__package__}.train", *arguments.arguments]
     try:
         group = Group([command] * arguments.processes, environments(arguments))
     except SvlmError as error:

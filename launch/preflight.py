@@ -28,7 +28,9 @@ PROBE_BYTES = 256_000_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the report; returns 0, or 2 when something given does not fit."""
-    parser = argparse.ArgumentParser(prog="python -m launch.preflight", description="Check a training run before it starts.")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__package__}.preflight", description="Check a training run before it starts."
+    )
     parser.add_argument("config")
     parser.add_argument("changes", nargs="*", metavar="name=value")
     parser.add_argument("--devices", type=int, help="report memory only, as for so many devices")
@@ -54,7 +56,7 @@ def _report(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
     config = load_config(arguments.config, arguments.changes)
     mesh = sharding.make_mesh(config.mesh)
     if not arguments.devices:
-        from launch import cluster
+        from . import cluster
 
         cluster.join()
         _devices(mesh, say)

@@ -6,10 +6,11 @@ Exit codes: 0 finished, 42 preempted (saved, to be started again), 2 something g
 import sys
 from collections.abc import Sequence
 
-from launch import cluster
 from svlm_jax.cli import main as cli
 from svlm_jax.cli.train import PREEMPTED
 from svlm_jax.errors import SvlmError
+
+from . import cluster
 
 __all__ = ["PREEMPTED", "main"]
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from jax.typing import DTypeLike
 
-from svlm_jax.checkpoint import hf, orbax_io
+from svlm_jax.checkpoint import hf, named, orbax_io
 from svlm_jax.checkpoint.export import copy_companions, write_config, write_weights
 from svlm_jax.errors import ConfigError
 from svlm_jax.host.folders import new_folder
@@ -30,7 +30,7 @@ def convert(
     if to not in ("orbax", "hf"):
         raise ConfigError(f"the layout to convert to is {to!r}, expected 'orbax' or 'hf'.")
     with new_folder(destination) as fresh:
-        checkpoint = hf.load(source, dtype=dtype, revision=revision, progress=progress)
+        checkpoint = named.load(source, dtype=dtype, revision=revision, progress=progress)
         copy_companions(checkpoint.folder, fresh)
         if to == "hf":
             write_weights(fresh, checkpoint.config, checkpoint.params)

@@ -92,13 +92,23 @@ def write_random_checkpoint(
     config = random_config(family, size, vocab_size=vocab_size)
     params = _noise(config, seed, dtype)
     with new_folder(folder) as fresh:
-        _write_tokenizer(fresh, registry.family(family))
-        end = _IDS["<|im_end|>"]
-        speakable = {*range(0x20, 0x7F), end}
-        quiet = [number for number in range(vocab_size) if number not in speakable]
-        ids = {"bos_token_id": _IDS["<|im_start|>"], "eos_token_id": end, "pad_token_id": end}
-        write_json(fresh / "generation_config.json", {**ids, "suppress_tokens": quiet})
+        _write_companions(fresh, family, vocab_size)
         write_weights(fresh, config, params, max_shard_bytes=max_shard_bytes)
+
+
+def write_companions(folder: str | Path, family: str) -> None:
+    """Writes a new folder with what lies beside the weights of a random checkpoint: tokenizer, template, settings."""
+    with new_folder(folder) as fresh:
+        _write_companions(fresh, family, VOCAB_SIZE)
+
+
+def _write_companions(folder: Path, family: str, vocab_size: int) -> None:
+    _write_tokenizer(folder, registry.family(family))
+    end = _IDS["<|im_end|>"]
+    speakable = {*range(0x20, 0x7F), end}
+    quiet = [number for number in range(vocab_size) if number not in speakable]
+    ids = {"bos_token_id": _IDS["<|im_start|>"], "eos_token_id": end, "pad_token_id": end}
+    write_json(folder / "generation_config.json", {**ids, "suppress_tokens": quiet})
 
 
 def _noise(config: ModelConfig, seed: int, dtype: DTypeLike) -> Params:

@@ -2,10 +2,13 @@
 
 import argparse
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from svlm_jax.cli.values import number, numbers, size, window
+from svlm_jax.cli import options
+from svlm_jax.cli.values import number, numbers
 
 if TYPE_CHECKING:
     from svlm_jax.eval.efficiency import Plan
@@ -30,62 +33,78 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
         description=DESCRIPTION,
         epilog=EXAMPLES,
     )
-    parser.add_argument(
-        "--model",
-        default="embedded",
-        metavar="NAME",
-        help="a checkpoint folder, a hub id, embedded (default), or random:SHAPE: tiny, small, medium, qwen2.5-vl-7b, ...",
-    )
-    parser.add_argument("--size", type=size, metavar="WxH", help="of frames (what the model was trained on, else 720p's)")
+    model = parser.add_argument_group("model")
+    options.add_model(model, default="embedded")
+    options.add_running(model)
+    options.add_window(parser.add_argument_group("cache"), cache=False)
+    options.add_size(model, default=None, help="frames that the model sees (default: as it was trained, else as of 720p)")
     parser.add_argument("--seconds", type=number(int, least=2), default=256, metavar="N", help="of the long streams (256)")
     parser.add_argument("--tokens", type=number(int, least=1), default=10, metavar="N", help="of every reply (10)")
-    parser.add_argument("--window", type=window, default={}, metavar="PARTS", help="as in `svlm watch` (as trained)")
     parser.add_argument(
         "--frames", type=numbers, default=(16, 64, 256, 512), metavar="N,N", help="behind which a first token is timed"
     )
     parser.add_argument("--rates", type=numbers, default=(2, 4, 8, 16), metavar="N,N", help="frames a second to try (2,4,8,16)")
     parser.add_argument("--streams", type=numbers, default=(2, 4, 8), metavar="N,N", help="streams at once to try (2,4,8)")
-    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of weights and cache (auto)")
-    parser.add_argument(
-        "--implementation",
-        choices=("auto", "xla", "reference", "mosaic_gpu", "mosaic_tpu"),
-        default="auto",
-        help="of attention, as in `svlm watch` (auto)",
-    )
     parser.add_argument("--json", type=Path, default=Path("bench.json"), metavar="FILE", help="rows (bench.json)")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure row by row; the file and the figure are complete after each."""
-    from rich.console import Console
+    from svlm_jax.host.progress import Stages, prose, seconds_of
 
-    from svlm_jax.eval import efficiency
-    from svlm_jax.eval.efficiency_figure import draw
-    from svlm_jax.eval.results import Rows, manifest
-    from svlm_jax.host.compile_cache import keep_compiled
-    from svlm_jax.host.files import check_distinct, check_target
-    from svlm_jax.host.progress import seconds_of
+    with Stages("starting") as stages:
+        from svlm_jax.cli.stream_spec import ModelSpec
+        from svlm_jax.eval import efficiency
+        from svlm_jax.eval.efficiency_figure import draw
+        from svlm_jax.eval.results import Rows, manifest
+        from svlm_jax.host.compile_cache import keep_compiled
+        from svlm_jax.host.files import check_distinct, check_target
 
-    keep_compiled()
-    check_distinct([check_target(arguments.json), check_target(arguments.json.with_suffix(".png"))], [arguments.model])
-    console = Console(highlight=False, soft_wrap=True)
-    with efficiency.subject(arguments.model, arguments.dtype) as vlm:
-        plan = plan_of(arguments, vlm)
-        settings = {"model": arguments.model, "dtype": str(vlm.dtype), **plan.to_json()}
-        kept = Rows(arguments.json, settings, manifest(["svlm", *sys.argv[1:]]))
-        title = f"{arguments.model}, {plan.size[1]}x{plan.size[0]}, {vlm.dtype}"
-        for row in efficiency.rows_of(vlm, plan):
-            if row.name in kept:
-                continue
-            with seconds_of(row.name, row.seconds) as watched:
-                kept.add(row.name, efficiency.attempt(row, watched))
-            console.print(f"{row.name:>32}  {_told(kept.rows[row.name])}")
-            draw(kept.rows, arguments.json.with_suffix(".png"), title)
+        keep_compiled(arguments.compile_cache)
+        check_distinct([check_target(arguments.json), check_target(arguments.json.with_suffix(".png"))], [arguments.model])
+        vlm = ModelSpec.of(arguments).load(stages)
+    console = prose()
+    plan = plan_of(arguments, vlm)
+    settings = {"model": arguments.model, "dtype": str(vlm.dtype), **plan.to_json()}
+    kept = Rows(arguments.json, settings, manifest(["svlm", *sys.argv[1:]]))
+    title = f"{arguments.model}, {plan.size[1]}x{plan.size[0]}, {vlm.dtype}"
+    rows = [row for row in efficiency.rows_of(vlm, plan) if row.name not in kept]
+    clock = Remaining([row.seconds for row in rows])
+    for index, row in enumerate(rows, 1):
+        with seconds_of(f"{row.name} ({index} of {len(rows)}{clock.told()})", row.seconds) as watched:
+            kept.add(row.name, efficiency.attempt(row, watched))
+        clock.done()
+        console.print(f"{row.name:>32}  {_told(kept.rows[row.name])}")
+        draw(kept.rows, arguments.json.with_suffix(".png"), title)
     for name, value in efficiency.summary(kept.rows).items():
         console.print(f"{name}: {'not measured' if value is None else f'{value:.4g}'}")
     console.print(f"Written: {arguments.json}, {arguments.json.with_suffix('.png')}", markup=False)
     return 0
+
+
+class Remaining:
+    """About how long a list of measurements still takes, from how long those took that are done.
+
+    A measurement costs about what its seconds of video cost, and as much again as `FIXED` of them, for compiling.
+    """
+
+    FIXED = 30
+
+    def __init__(self, seconds: Sequence[int]) -> None:
+        self._costs = [length + self.FIXED for length in seconds]
+        self._begin, self._done = time.monotonic(), 0
+
+    def done(self) -> None:
+        """One more is."""
+        self._done += 1
+
+    def told(self) -> str:
+        """In words, "" before the first is done."""
+        if not self._done:
+            return ""
+        left = sum(self._costs[self._done :]) / sum(self._costs[: self._done]) * (time.monotonic() - self._begin)
+        return f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
 
 
 def plan_of(arguments: argparse.Namespace, vlm: "StreamingVLM") -> "Plan":

@@ -15,7 +15,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
         description="Convert a checkpoint. The destination must not exist; it appears only when it is complete.",
         epilog=EXAMPLES,
     )
-    parser.add_argument("source", metavar="SOURCE", help="a checkpoint folder or hub id")
+    parser.add_argument("source", metavar="SOURCE", help="a model: folder, hub id, embedded, qwen2.5-vl-7b, random:small, ...")
     parser.add_argument("destination", metavar="DESTINATION", help="a folder that does not exist yet")
     parser.add_argument("--to", choices=("orbax", "hf"), default="orbax", help="the format to write (orbax)")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="the number format to write (as it is)")
@@ -24,17 +24,21 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert with a progress bar."""
-    from svlm_jax.checkpoint.convert import convert
-    from svlm_jax.host.progress import loading
+    """Convert with a progress bar, and say what was written."""
+    from svlm_jax.host.progress import Stages, prose
 
-    with loading(f"converting {arguments.source}") as progress:
+    with Stages("starting") as stages:
+        from svlm_jax.checkpoint.convert import convert
+
+        stages.enter(f"converting {arguments.source}")
         convert(
             arguments.source,
             arguments.destination,
             to=arguments.to,
             dtype=arguments.dtype,
             revision=arguments.revision,
-            progress=progress,
+            progress=stages.move,
         )
+    layout = {"orbax": "an Orbax checkpoint", "hf": "a Hugging Face checkpoint"}[arguments.to]
+    prose().print(f"Written: {arguments.destination}, {layout}. Use it with --model {arguments.destination}", markup=False)
     return 0

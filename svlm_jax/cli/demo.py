@@ -2,9 +2,16 @@
 
 import argparse
 import shlex
+import shutil
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from svlm_jax.cli import watch
 from svlm_jax.cli.values import number
+
+if TYPE_CHECKING:
+    from svlm_jax.host.progress import Stages
 
 BEFORE = """\
 A ball game is drawn from seed {seed}, red against blue. The model in this package, of 2.7 million parameters, has never seen
@@ -13,11 +20,12 @@ be remembered. It is this command:
 
   {command}
 """
-AFTER = """
-{seconds:.0f} seconds of the match in {wall:.1f} s, {speed:.0f} a second (without the first, in which programs are compiled).
+AFTER = """\
 Against the truth: {verdict}.
-Written: {files}.
-With real weights: svlm watch YOUR_VIDEO --model mit-han-lab/StreamingVLM"""
+
+With real weights: {svlm} watch YOUR_VIDEO --model mit-han-lab/StreamingVLM"""
+# Where svlm is not on the path, as after `make demo`, which installs it into .venv.
+OFF_PATH = "{svlm} is not on the path: `source {activate}` puts it there, or call it by this name."
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -36,35 +44,51 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw, say what happens, hand over to `svlm watch`, and judge."""
-    from rich.console import Console
-    from rich.markup import escape
+    from svlm_jax.host.progress import Stages, prose
 
-    from svlm_jax.checkpoint import hf
-    from svlm_jax.cli import demo_match as demo
-    from svlm_jax.cli import watch
-    from svlm_jax.errors import ConfigError
-
-    hf.resolve(hf.EMBEDDED)
-    folder, seed = Path(arguments.output), arguments.seed
-    try:
-        match = demo.prepare(folder, arguments.seconds, seed)
-    except OSError as error:
-        raise ConfigError(f"cannot write the demo into {folder}: {error.strerror or error}") from error
-    files = {"vtt": folder / "captions.vtt", "srt": folder / "captions.srt", "jsonl": folder / "captions.jsonl"}
-    files["video"] = folder / "captioned.mp4"
-    command = ["watch", str(match), "--model", hf.EMBEDDED, "--no-split-timings"]
+    console = prose()
+    with Stages("starting") as stages:
+        match = _draw(arguments, stages)
+    folder, seed, svlm = match.parent, arguments.seed, command_name()
+    files = {kind: folder / f"captions.{kind}" for kind in ("vtt", "srt", "jsonl")} | {"video": folder / "captioned.mp4"}
+    command = ["watch", str(match), "--model", "embedded", "--no-split-timings"]
     for kind, path in files.items():
         command += [f"--{kind}", str(path)]
     command += ["--no-live"] * arguments.no_live
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(BEFORE.format(seed=seed, command=escape(shlex.join(["svlm", *command]))))
-    seconds, wall = watch.follow(watch.parse(command))
-    said = {
-        "seconds": seconds,
-        "wall": wall,
-        "speed": seconds / max(wall, 1e-3),
-        "verdict": demo.verdict(demo.judge(files["jsonl"], seed)),
-        "files": escape(", ".join(str(path) for path in files.values())),
-    }
-    console.print(AFTER.format(**said))
+    console.print(BEFORE.format(seed=seed, command=shlex.join([svlm, *command])), markup=False)
+    watch.follow(watch.parse(command))
+    from svlm_jax.cli import demo_match as demo
+
+    console.print(AFTER.format(verdict=demo.verdict(demo.judge(files["jsonl"], seed)), svlm=svlm), markup=False)
+    if svlm != "svlm":
+        console.print(OFF_PATH.format(svlm=svlm, activate=Path(svlm).with_name("activate")), markup=False)
     return 0
+
+
+def command_name() -> str:
+    """How this command can be called again: "svlm" where the shell finds this very one, else its path."""
+    own = Path(sys.argv[0])
+    if own.name != "svlm" or not own.is_file():
+        return "svlm"  # called in another way, such as `python -m svlm_jax`
+    found = shutil.which("svlm")
+    if found is not None and Path(found).resolve() == own.resolve():
+        return "svlm"
+    try:
+        return str(own.resolve().relative_to(Path.cwd().resolve()))
+    except ValueError:
+        return str(own)
+
+
+def _draw(arguments: argparse.Namespace, stages: "Stages") -> Path:
+    """The video of the match, drawn now if it is not there yet."""
+    from svlm_jax.checkpoint import hf
+    from svlm_jax.cli import demo_match as demo
+    from svlm_jax.errors import ConfigError
+
+    hf.resolve(hf.EMBEDDED)
+    folder = Path(arguments.output)
+    stages.enter("drawing the match")
+    try:
+        return demo.prepare(folder, arguments.seconds, arguments.seed)
+    except OSError as error:
+        raise ConfigError(f"cannot write the demo into {folder}: {error.strerror or error}") from error

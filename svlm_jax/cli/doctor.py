@@ -1,18 +1,31 @@
-"""`svlm doctor`: what this machine has, and whether a model fits on it."""
+"""`svlm doctor`: what this machine has, and whether a model fits on it, or on another."""
 
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from svlm_jax.cli.values import number, size, window
+from svlm_jax.cli import options
+from svlm_jax.cli.values import number
+from svlm_jax.host.cards import CARDS, GIB
 
-EXAMPLES = """\
+if TYPE_CHECKING:
+    from svlm_jax.host.progress import Stages
+
+EXAMPLES = f"""\
 examples:
   svlm doctor                                                           versions, devices, codecs, kernels
   svlm doctor --model qwen2.5-vl-7b                                     would it fit here? (no download needed)
+  svlm doctor --model qwen2.5-vl-7b --for h100                          ... and on that card?
   svlm doctor --model ./my-model --window vision=32 --size 1920x1080
-  svlm doctor --model qwen2.5-vl-72b --device-memory 141 --json         on a device with 141 GiB, for scripts"""
+  svlm doctor --model qwen2.5-vl-72b --device-memory 141 --json         on a device with 141 GiB, for scripts
+
+With --model the exit code says whether it fits: 0 yes, or not known; 1 no. What is computed is what `svlm watch` would take
+with the same options: its number format on that device, and the window, query and picture size that the model was trained with.
+
+{options.MODEL}
+
+{options.WINDOW}"""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -22,78 +35,96 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
         description="Report what this machine has and, for a model and a window, how much memory a stream needs.",
         epilog=EXAMPLES,
     )
-    parser.add_argument("--model", metavar="NAME", help="a checkpoint folder, a hub id, or a name such as qwen2.5-vl-7b")
-    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
-    parser.add_argument("--window", type=window, default={}, metavar="PARTS", help="vision=16,text=16,sink=512,tail=512")
-    parser.add_argument("--size", type=size, default=(1280, 720), metavar="WxH", help="size of the video (1280x720)")
-    parser.add_argument("--fps", type=number(float, above=0), default=2.0, help="frames per second that the model sees (2)")
-    parser.add_argument("--chunk", type=number(float, above=0), default=1.0, metavar="SECONDS", help="video per caption (1)")
-    parser.add_argument(
+    options.add_model(parser.add_argument_group("model"), required=False)
+    video = parser.add_argument_group("video")
+    options.add_size(video, default=(1280, 720), help="size of the video, before it is scaled down (default: 1280x720)")
+    options.add_pixels(video)
+    video.add_argument("--fps", type=number(float, above=0), default=2.0, help="frames per second that the model sees (2)")
+    options.add_chunk(video)
+    video.add_argument(
         "--duration", type=number(float, above=0), metavar="SECONDS", help="length of the stream, for windows that never close"
     )
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="weights and cache (bfloat16)")
-    parser.add_argument("--streams", type=number(int, least=1), default=1, metavar="N", help="streams at once (1)")
-    parser.add_argument("--device-memory", type=number(float, above=0), metavar="GIB", help="instead of this machine's")
+    options.add_window(parser.add_argument_group("cache"))
+    device = parser.add_argument_group("device")
+    device.add_argument(
+        "--for", choices=CARDS, dest="card", metavar="CARD", help=f"instead of this machine: {', '.join(CARDS)}"
+    )
+    device.add_argument("--device-memory", type=number(float, above=0), metavar="GIB", help="another GPU or TPU, with so much")
+    device.add_argument("--streams", type=number(int, least=1), default=1, metavar="N", help="streams at once (1)")
     parser.add_argument("--json", action="store_true", help="the report as one JSON object")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the report; the exit code is 0 even when a model does not fit, because the question was answered."""
+    """Print the report; 1 when a model was asked about and does not fit."""
     import json
 
     from rich.console import Console
 
-    from svlm_jax.cli import doctor_report as doctor
+    from svlm_jax.host.progress import Stages
 
-    report = doctor.machine()
-    if arguments.model:
-        report["model"] = _model(arguments, report["devices"])
+    with Stages("looking at this machine") as stages:
+        from svlm_jax.cli import doctor_report as doctor
+
+        report = doctor.machine()
+        if arguments.model:
+            report["model"] = _model(arguments, report["devices"], stages)
     console = Console(soft_wrap=arguments.json)
     if arguments.json:
         console.print_json(json.dumps(report), indent=None if not console.is_terminal else 2)
     else:
         doctor.show(report, console)
-    return 0
+    return 1 if arguments.model and report["model"]["memory"]["fits"] is False else 0
 
 
-def _model(arguments: argparse.Namespace, devices: list[dict[str, Any]]) -> dict[str, Any]:
-    from svlm_jax.cache.window import WindowConfig
-    from svlm_jax.checkpoint import hf
+def _model(arguments: argparse.Namespace, devices: list[dict[str, Any]], stages: "Stages") -> dict[str, Any]:
+    from svlm_jax.checkpoint import hf, named
+    from svlm_jax.checkpoint.streaming_block import pixel_bounds
     from svlm_jax.cli import doctor_report as doctor
-    from svlm_jax.host.progress import loading
-    from svlm_jax.streaming import memory_plan as memory
-    from svlm_jax.video.resize import smart_resize
-    from svlm_jax.video.source import frames_per_chunk
+    from svlm_jax.cli.stream_spec import settings_of
+    from svlm_jax.streaming import memory_plan
 
     if any(Path(arguments.model).glob("*.safetensors")):  # what `load` would refuse does not fit, whatever the memory
-        with loading(f"reading {arguments.model}") as progress:
-            hf.check_weights(Path(arguments.model), progress=progress)
-    config, lengths = memory.describe(arguments.model, revision=arguments.revision)
+        stages.enter(f"reading {arguments.model}")
+        hf.check_weights(Path(arguments.model), progress=stages.move)
+    about = named.describe(arguments.model, revision=arguments.revision)
+    settings = settings_of(arguments, about.generation_config)
     width, height = arguments.size
-    tower = config.vision
-    side = getattr(tower, "image_size", None)
-    rows, columns = (side, side) if side is not None else smart_resize(height, width)
-    frames = frames_per_chunk(arguments.fps, arguments.chunk)
-    lengths = dataclasses.replace(lengths, patches=tower.clip_tokens(frames, rows, columns))
-    window = WindowConfig(**arguments.window)
-    plan = memory.plan(
-        config,
-        window,
+    rows, columns = memory_plan.frame_size(
+        about.config, height, width, pixel_bounds(about.generation_config, arguments.max_pixels)
+    )
+    lengths = memory_plan.lengths_of(about, settings, rows, columns)
+    device, platform, device_bytes = _device(arguments, devices)
+    dtype = arguments.dtype
+    if dtype == "auto":
+        dtype = "float32" if platform == "cpu" else "bfloat16"
+    plan = memory_plan.plan(
+        about.config,
+        settings.window,
         lengths,
-        chunk_seconds=arguments.chunk,
-        duration=arguments.duration,
-        dtype=arguments.dtype,
+        chunk_seconds=settings.chunk_seconds,
+        duration=settings.duration,
+        dtype=dtype,
         streams=arguments.streams,
     )
-    device_bytes = int(arguments.device_memory * 2**30) if arguments.device_memory else devices[0]["memory_bytes"]
     return {
         "name": arguments.model,
-        "family": config.family,
-        "dtype": arguments.dtype,
+        "family": about.config.family,
+        "dtype": dtype,
+        "device": device,
         "streams": arguments.streams,
-        "window": dataclasses.asdict(window),
+        "window": dataclasses.asdict(settings.window),
         "frame_size": [rows, columns],
         "tokens_per_chunk": lengths.patches,
         "memory": doctor.needs(plan, device_bytes),
     }
+
+
+def _device(arguments: argparse.Namespace, devices: list[dict[str, Any]]) -> tuple[str, str, int | None]:
+    """What the model is to run on: in words, its platform, and the bytes that JAX may use of it (None: not known)."""
+    if arguments.device_memory is not None:
+        return f"a device with {arguments.device_memory:g} GiB", "gpu", int(arguments.device_memory * GIB)
+    if arguments.card is not None:
+        card = CARDS[arguments.card]
+        return card.kind, card.platform, card.usable
+    return devices[0]["kind"], devices[0]["platform"], devices[0]["memory_bytes"]

@@ -86,7 +86,7 @@ def _model_sections(model: Mapping[str, Any]) -> list[RenderableType]:
         "rotated keys": gib(memory["rotated_keys_bytes"]),
         "work of a second (estimate)": gib(memory["working_bytes_estimate"]),
         "all": gib(memory["total_bytes"]),
-        "device": gib(memory["device_bytes"]),
+        f"there is, on {model['device']}": gib(memory["device_bytes"]),
     }
     verdict = {True: ("fits", "bold green"), False: ("does not fit", "bold red"), None: ("device memory not known", "yellow")}
     words, style = verdict[memory["fits"]]

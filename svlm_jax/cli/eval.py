@@ -3,6 +3,7 @@
 import argparse
 
 from svlm_jax.cli import eval_match, eval_published
+from svlm_jax.cli.help_text import HelpFormatter
 
 EXAMPLES = """\
 examples:
@@ -25,7 +26,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     benchmarks = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", dest="benchmark", required=True)
     for name, module in BENCHMARKS.items():
         one = module.add(benchmarks, name)
-        one.formatter_class, one.allow_abbrev = argparse.RawDescriptionHelpFormatter, False
+        one.formatter_class, one.allow_abbrev = HelpFormatter, False
         one.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 

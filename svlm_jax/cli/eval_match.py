@@ -5,7 +5,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from svlm_jax.cli.values import number, size, window
+from svlm_jax.cli import options
+from svlm_jax.cli.values import number
 
 if TYPE_CHECKING:
     from svlm_jax.streaming.settings import StreamSettings
@@ -33,43 +34,30 @@ def add(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]", name:
     parser.add_argument("--seed", type=number(int, least=0), default=1, metavar="S", help="which match (1)")
     parser.add_argument("--minutes", type=number(float, above=0), default=10, metavar="M", help="how much of it (10)")
     parser.add_argument("--json", metavar="FILE", help="where the figures go, with those of every ten minutes and a manifest")
-    parser.add_argument("--model", default="embedded", metavar="FOLDER_OR_HUB_ID", help="a checkpoint (embedded)")
-    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
-    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of weights and cache (auto)")
-    parser.add_argument(
-        "--mode",
-        choices=("stream", "full", "hard-reset", "recompute"),
-        default="stream",
-        help="stream: evict second by second (default); full: keep everything; hard-reset: forget everything when the window "
-        "is full; recompute: run the whole window anew every second",
-    )
-    parser.add_argument(
-        "--window", type=window, default={}, metavar="PARTS", help="vision=16,text=64,sink=8,tail=96 or part (as trained)"
-    )
-    parser.add_argument("--positions", choices=("contiguous", "native", "text"), help="as in `svlm watch` (as trained)")
-    parser.add_argument("--size", type=size, default=(112, 84), metavar="WxH", help="picture that the model sees (112x84)")
+    model = parser.add_argument_group("model")
+    options.add_model(model, default="embedded")
+    options.add_running(model)
+    options.add_window(parser.add_argument_group("cache"))
+    options.add_size(parser.add_argument_group("video"), default=(112, 84), help="frames that the model sees (default: 112x84)")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """A line of the table for every ten minutes and for the whole, and the file."""
-    from rich.console import Console
+    from svlm_jax.host.progress import Stages, prose, seconds_of
 
-    from svlm_jax.eval.results import manifest
-    from svlm_jax.host.compile_cache import keep_compiled
-    from svlm_jax.host.files import check_distinct, check_target, write_json
-    from svlm_jax.host.progress import loading, seconds_of
-    from svlm_jax.streaming.vlm import StreamingVLM
-    from svlm_jax.synthetic.evaluate import evaluate_match
+    with Stages("starting") as stages:
+        from svlm_jax.cli.stream_spec import ModelSpec
+        from svlm_jax.eval.results import manifest
+        from svlm_jax.host.compile_cache import keep_compiled
+        from svlm_jax.host.files import check_distinct, check_target, write_json
+        from svlm_jax.synthetic.evaluate import evaluate_match
 
-    keep_compiled()
-    if arguments.json:
-        check_distinct([check_target(arguments.json)], [arguments.model])
-    console = Console(highlight=False, soft_wrap=True)
-    with loading(f"loading {arguments.model}") as progress:
-        vlm = StreamingVLM.from_pretrained(
-            arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
-        )
+        keep_compiled(arguments.compile_cache)
+        if arguments.json:
+            check_distinct([check_target(arguments.json)], [arguments.model])
+        vlm = ModelSpec.of(arguments).load(stages)
+    console = prose()
     settings = match_settings(vlm, arguments)
     about = manifest(["svlm", *sys.argv[1:]], model=arguments.model, dtype=str(vlm.dtype), settings=settings.to_json())
     width, height = arguments.size
@@ -105,9 +93,9 @@ def match_settings(vlm: "StreamingVLM", arguments: argparse.Namespace) -> "Strea
     """As the checkpoint was trained, with what was asked for."""
     import dataclasses
 
-    positions = {"positions": arguments.positions} if arguments.positions else {}
-    kept = dataclasses.replace(vlm.defaults.window, **arguments.window, memory=arguments.mode, **positions)
-    return dataclasses.replace(vlm.defaults, window=kept, duration=arguments.minutes * 60)
+    kept = dataclasses.replace(vlm.defaults.window, **options.window_changes(arguments))
+    how = {"implementation": arguments.implementation}
+    return dataclasses.replace(vlm.defaults, window=kept, duration=arguments.minutes * 60, **how)
 
 
 def _span(part: Mapping[str, Any]) -> str:

@@ -3,10 +3,10 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from svlm_jax.cache.memory_config import MemoryConfig, Policy
-from svlm_jax.cli.values import number, shard, window
+from svlm_jax.cli import options
+from svlm_jax.cli.values import number, shard
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,16 +63,11 @@ def add(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]", name:
 
 
 def _model(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="a checkpoint; without one only what is there is judged")
-    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
-    group.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of weights and cache (auto)")
-    group.add_argument("--window", type=window, default={}, metavar="PARTS", help="as in `svlm watch` (as trained)")
-    group.add_argument("--memory", choices=("stream", "full", "hard-reset", "recompute"), help="as in `svlm watch` (stream)")
-    group.add_argument(
-        "--recall", choices=get_args(Policy), help="answer from a memory of fixed size, as `svlm ask --memory` does"
-    )
-    group.add_argument("--budget", type=number(int, least=1), metavar="TOKENS", help="of that memory (12000)")
-    group.add_argument("--seed", type=number(int, least=0), default=42, help="of what is said between the questions (42)")
+    options.add_model(group, required=False)
+    options.add_running(group)
+    options.add_window(group)
+    options.add_memory(group, why="what answers are read from, as in `svlm ask`", default=None)
+    options.add_seed(group)
 
 
 def _protocol(group: argparse._ArgumentGroup) -> None:
@@ -81,7 +76,7 @@ def _protocol(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--last-frames", type=number(int, least=2), metavar="N", help="of the row `last` (4)")
     group.add_argument("--last-fps", type=number(float, above=0), metavar="FPS", help="how close those are (1)")
     group.add_argument("--max-new-tokens", type=number(int, least=1), metavar="N", help="of an answer (as the benchmark)")
-    group.add_argument("--max-pixels", type=number(int, least=784), metavar="N", help="pixels of a frame at most (as trained)")
+    options.add_pixels(group)
     group.add_argument("--previous", choices=("truth", "own"), help="what chunked commentary hears of before: truth (default)")
 
 
@@ -154,19 +149,22 @@ def _run(arguments: argparse.Namespace, benchmark: "Benchmark", watcher: "Commen
 def _watcher(arguments: argparse.Namespace) -> "CommentaryAdapter":
     import dataclasses
 
+    from svlm_jax.cli.stream_spec import ModelSpec
     from svlm_jax.eval.commentary_adapter import CommentaryAdapter
     from svlm_jax.host.compile_cache import keep_compiled
-    from svlm_jax.host.progress import loading
-    from svlm_jax.streaming.vlm import StreamingVLM
+    from svlm_jax.host.progress import Stages
 
-    keep_compiled()
-    with loading(f"loading {arguments.model}") as progress:
-        vlm = StreamingVLM.from_pretrained(
-            arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
-        )
-    memory = {"memory": arguments.memory} if arguments.memory else {}
-    kept = dataclasses.replace(vlm.defaults.window, **arguments.window, **memory)
-    settings = dataclasses.replace(vlm.defaults, window=kept, seed=arguments.seed)
+    keep_compiled(arguments.compile_cache)
+    with Stages("starting") as stages:
+        vlm = ModelSpec.of(arguments).load(stages)
+    kept = dataclasses.replace(vlm.defaults.window, **options.window_changes(arguments))
+    settings = dataclasses.replace(
+        vlm.defaults,
+        window=kept,
+        seed=arguments.seed,
+        max_pixels=arguments.max_pixels,
+        implementation=arguments.implementation,
+    )
     return CommentaryAdapter(vlm, settings, revision=arguments.revision)
 
 
@@ -174,15 +172,16 @@ def _model_of(arguments: argparse.Namespace, benchmark: "Benchmark") -> "Comment
     """The model with the memory that was asked for; what cannot be measured with it is said before it is loaded."""
     from svlm_jax.errors import ConfigError
 
-    if arguments.recall is None:
+    if arguments.memory is None:
         return _watcher(arguments)
     if benchmark.judging == "pair":
-        raise ConfigError(f"--recall {arguments.recall}: {benchmark.name} is commentary; expected a benchmark of questions")
+        raise ConfigError(
+            f"--memory {arguments.memory.policy}: {benchmark.name} is commentary; expected a benchmark of questions"
+        )
     from svlm_jax.eval.qa_adapter import QAAdapter
 
-    memory = MemoryConfig.of(arguments.recall, budget=arguments.budget)
     longest = arguments.max_new_tokens or benchmark.protocol.max_new_tokens
-    return QAAdapter(_watcher(arguments), memory, max_new_tokens=longest)
+    return QAAdapter(_watcher(arguments), arguments.memory, max_new_tokens=longest)
 
 
 def _open_judge(arguments: argparse.Namespace, benchmark: "Benchmark") -> "Judge | None":

@@ -3,12 +3,14 @@
 import argparse
 import logging
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
 from svlm_jax.cli import ask, bench, convert, demo, doctor, eval, serve, train, watch
+from svlm_jax.cli.help_text import HelpFormatter, columns
 from svlm_jax.errors import SvlmError
 from svlm_jax.host.files import one_sentence
 from svlm_jax.host.redact import redact
@@ -36,8 +38,12 @@ examples:
   svlm eval match --minutes 20                                  how good is the embedded model?
   svlm train configs/tiny.py loop.steps=100                     learn to stream
 
-exit codes: 0 done, 2 something you gave does not fit (one sentence says what), 130 and 143 stopped by Ctrl-C and by
-SIGTERM (the files are complete), 42 training was told to stop and has saved, 1 a defect of svlm itself."""
+exit codes:
+  0    done
+  1    a defect of svlm itself; of `svlm doctor --model`: the model does not fit
+  2    something that you gave cannot work, and one sentence says what
+  42   training was told to stop, and has saved
+  130  stopped by Ctrl-C, 143 by SIGTERM; the files are complete"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,22 +62,24 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line as argparse sees it."""
-    style = argparse.RawDescriptionHelpFormatter
-    top = Parser(prog="svlm", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=style, allow_abbrev=False)
+    top = Parser(prog="svlm", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=HelpFormatter, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"svlm-jax {metadata.version('svlm-jax')}")
     top.set_defaults(debug=False, signals=BOTH)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for command in (watch, ask, serve, train, eval, bench, convert, doctor, demo):
         sub = command.add(commands)
-        sub.formatter_class, sub.allow_abbrev = style, False
+        sub.formatter_class, sub.allow_abbrev = HelpFormatter, False
         sub.add_argument("--debug", action="store_true", help="show tracebacks and all messages of svlm")
         sub.set_defaults(run=command.run)
     return top
 
 
 def complain(sentence: object) -> None:
-    """Say one sentence on stderr, on one line, however long it is."""
-    say(f"svlm: {' '.join(redact(str(sentence), sys.argv).split())}\n")
+    """Say one sentence on stderr: on one line, but in a terminal broken between words, where it would be broken within them."""
+    line = f"svlm: {' '.join(redact(str(sentence), sys.argv).split())}"
+    if sys.stderr is not None and sys.stderr.isatty():
+        line = textwrap.fill(line, columns(), subsequent_indent="      ", break_long_words=False, break_on_hyphens=False)
+    say(f"{line}\n")
 
 
 class Plain(logging.Formatter):

@@ -6,9 +6,11 @@ import signal
 PREEMPTED = 42
 EXAMPLES = """\
 examples:
-  svlm train configs/tiny.py                                            a tiny model on drawn matches, on a CPU
-  svlm train configs/match.py loop.steps=2000 optimizer.learning_rate=1e-3
-  svlm train configs/match.py --export ./my-model                       its newest checkpoint, for `--model ./my-model`
+  svlm train tiny                                                       a tiny model on drawn matches, on a CPU
+  svlm train match loop.steps=2000 optimizer.learning_rate=1e-3
+  svlm train match --export ./my-model                                  its newest checkpoint, for `--model ./my-model`
+  svlm train sft_stage1 partition.lora=LoRA                             see docs/training.md
+  svlm train my_config.py                                               a file of your own
 
 A run goes on behind its newest checkpoint. SIGTERM or Ctrl-C saves and ends it with exit code 42.
 Several processes: launch/."""
@@ -21,7 +23,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
         description="Train a streaming vision-language model as a configuration file says.",
         epilog=EXAMPLES,
     )
-    parser.add_argument("config", metavar="CONFIG", help="Python file with get_config(), such as configs/tiny.py")
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        help="Python file with get_config(), or the name of one in configs/: tiny, match, facts, sft_stage1, sft_stage2",
+    )
     parser.add_argument("changes", nargs="*", metavar="name=value", help="fields to change, such as loop.steps=100")
     parser.add_argument("--export", metavar="FOLDER", help="write the newest checkpoint as a Hugging Face folder, and leave")
     # SIGTERM is for the run to hear.

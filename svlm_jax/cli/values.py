@@ -3,7 +3,6 @@
 import argparse
 import math
 from collections.abc import Callable
-from typing import Any
 
 
 def number(kind: type[int] | type[float], *, least: float | None = None, above: float | None = None) -> Callable[[str], float]:
@@ -58,27 +57,3 @@ def shard(text: str) -> tuple[int, int]:
 def numbers(text: str) -> tuple[int, ...]:
     """`16,64,256` as whole numbers of at least 2."""
     return tuple(int(number(int, least=2)(part.strip())) for part in text.split(","))
-
-
-def add_source(parser: argparse.ArgumentParser) -> None:
-    kinds = "a video file, - for standard input, an http(s):// or rtsp:// address, or a webcam number"
-    parser.add_argument("source", metavar="SOURCE", help=kinds)
-
-
-def add_input_limits(group: argparse._ArgumentGroup) -> None:
-    """Options of every command that opens a video: which of its pictures are read, and how large they may be."""
-    group.add_argument(
-        "--variant", type=number(int, least=1), metavar="LINES", help="of an HLS stream, the variant so high (the largest)"
-    )
-    group.add_argument(
-        "--max-input-pixels",
-        type=number(int, least=1),
-        metavar="N",
-        help="refuse pictures that are larger in the video, or decode them smaller where the decoder can (35651584)",
-    )
-
-
-def input_limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `add_input_limits` was given, as arguments of `open_source`."""
-    given = {"variant": arguments.variant, "max_input_pixels": arguments.max_input_pixels}
-    return {name: value for name, value in given.items() if value is not None}

@@ -10,13 +10,11 @@ noise and every reply has the same number of tokens, because cost depends on sha
              many frames
 """
 
-import contextlib
 import dataclasses
 import functools
 import gc
 import statistics
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,9 @@ import numpy as np
 
 from pallas_kernels.dispatch import Implementation
 from svlm_jax.cache.window import Memory, WindowConfig
-from svlm_jax.checkpoint.random import write_random_checkpoint
 from svlm_jax.checkpoint.streaming_block import stop_ids
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import ConfigError
-from svlm_jax.models.functional import init_params
-from svlm_jax.models.presets import PRESETS, preset
 from svlm_jax.streaming.pool import LanePool
 from svlm_jax.streaming.session import Session
 from svlm_jax.streaming.settings import StreamSettings
@@ -38,8 +33,6 @@ from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.video.chunk import Chunk
 from svlm_jax.video.resize import smart_resize
 
-RANDOM = "random:"
-SIZES = ("tiny", "small", "medium")
 PARTS = ("vision", "prefill", "decode")
 KINDS = ("rate", "streams")  # of rows that are asked whether they keep up
 REAL_TIME = 0.1  # s a token
@@ -83,31 +76,6 @@ class Plan:
         return dataclasses.asdict(self)
 
 
-@contextlib.contextmanager
-def subject(model: str, dtype: str = "auto") -> Iterator[StreamingVLM]:
-    """The model to measure: "embedded", a folder, a hub id, or random weights in the shape of a preset, "random:qwen2.5-vl-7b".
-
-    Random models have a tokenizer of bytes; tiny, small and medium are shapes of 0.4, 11 and 90 million parameters.
-    """
-    if not model.startswith(RANDOM):
-        yield StreamingVLM.from_pretrained(model, dtype=dtype)
-        return
-    name = model.removeprefix(RANDOM)
-    if name not in SIZES and name not in PRESETS:
-        raise ConfigError(f"there is no shape named {name!r}: expected {RANDOM} and one of {', '.join((*SIZES, *PRESETS))}")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "model"
-        write_random_checkpoint(folder, size=name if name in SIZES else "tiny")  # type: ignore[arg-type]
-        vlm = StreamingVLM.from_pretrained(folder, dtype=dtype)
-        if name in PRESETS:
-            config = preset(name)
-            params = jax.jit(lambda key: init_params(config, key, vlm.dtype))(jax.random.key(0))
-            vlm = StreamingVLM(dataclasses.replace(vlm.checkpoint, config=config, params=params))
-        vlm.name = model
-        vlm.checkpoint.tokenizer  # noqa: B018 - read while its folder is there
-        yield vlm
-
-
 def settings_of(vlm: StreamingVLM, plan: Plan, memory: Memory, **changes: Any) -> StreamSettings:
     """A stream of the plan in which no reply ends early."""
     ends = {*stop_ids(vlm.checkpoint.generation_config), vlm.tokenizer.id_of("<|im_end|>")}
@@ -116,6 +84,7 @@ def settings_of(vlm: StreamingVLM, plan: Plan, memory: Memory, **changes: Any) -
         "sampling": Sampling(temperature=0.0, top_k=0, max_new_tokens=plan.tokens, suppress=tuple(sorted(ends))),
         "query": None,
         "implementation": plan.implementation,
+        "max_pixels": plan.size[0] * plan.size[1],
     }
     return StreamSettings(**{**fields, **changes})
 

@@ -31,7 +31,8 @@ class QAAdapter:
         if view.once:
             self._watcher.reset(view)
         else:
-            settings = QASettings(self._memory, fps=view.fps, max_new_tokens=self._max_new_tokens)
+            most = self._watcher.max_pixels
+            settings = QASettings(self._memory, fps=view.fps, max_pixels=most, max_new_tokens=self._max_new_tokens)
             self._recall = QASession(self._watcher.vlm, settings)
 
     def feed(self, chunk: Chunk) -> None:

@@ -14,6 +14,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     name: raw for family in registry.FAMILIES.values() for name, raw in family.presets.items()
 }
 
+# The instruction-tuned checkpoints of these shapes on the Hugging Face hub.
+HUB_IDS: Mapping[str, str] = {
+    "qwen2.5-vl-3b": "Qwen/Qwen2.5-VL-3B-Instruct",
+    "qwen2.5-vl-7b": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "qwen2.5-vl-32b": "Qwen/Qwen2.5-VL-32B-Instruct",
+    "qwen2.5-vl-72b": "Qwen/Qwen2.5-VL-72B-Instruct",
+    "qwen2-vl-2b": "Qwen/Qwen2-VL-2B-Instruct",
+    "qwen2-vl-7b": "Qwen/Qwen2-VL-7B-Instruct",
+    "llava-onevision-qwen2-0.5b-ov": "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+    "llava-onevision-qwen2-7b-ov": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+}
+
 
 def preset(name: str) -> ModelConfig:
     """The configuration of a released model; ConfigError lists the names when there is none of that name."""

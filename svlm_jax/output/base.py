@@ -5,18 +5,22 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from svlm_jax.output.answer import AnswerRecord
 from svlm_jax.streaming.caption import Caption
 
 
 class Sink(Protocol):
-    """A place where captions go.
+    """A place where captions and answers go.
 
     `write` takes the caption of one chunk and, if the caller has them, the chunk's frames: uint8 (F, 3, height, width) RGB.
-    `close` completes the output and may be called twice. Both raise OutputError when the place cannot be written. A sink is a
+    `answer` takes the answer to a question, after the caption of the chunk in or after which it was asked.
+    `close` completes the output and may be called twice. All raise OutputError when the place cannot be written. A sink is a
     context manager that closes itself.
     """
 
     def write(self, caption: Caption, frames: np.ndarray | None = None) -> None: ...
+
+    def answer(self, record: AnswerRecord) -> None: ...
 
     def close(self) -> None: ...
 
@@ -46,6 +50,9 @@ class SinkGroup(Closing):
 
     def write(self, caption: Caption, frames: np.ndarray | None = None) -> None:
         self._each(lambda sink: sink.write(caption, frames))
+
+    def answer(self, record: AnswerRecord) -> None:
+        self._each(lambda sink: sink.answer(record))
 
     def close(self) -> None:
         self._each(lambda sink: sink.close())

@@ -1,4 +1,4 @@
-"""A caption drawn into YUV 4:2:0 pictures: white letters with a black outline at the lower edge, all other pixels untouched."""
+"""Words drawn into YUV 4:2:0 pictures, white with a black outline: captions below, answers above, other pixels untouched."""
 
 import functools
 from typing import Any
@@ -15,13 +15,16 @@ BLACK, WHITE, GREY = 16, 235, 128  # luma and neutral chroma of video range
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def draw_caption(picture: np.ndarray, text: str) -> None:
-    """Draws the text into a picture in place: uint8 (height * 3 / 2, width), planes as PyAV's yuv420p arrays, sides even."""
+def draw_caption(picture: np.ndarray, text: str, *, above: bool = False) -> None:
+    """Draws the text into a picture in place: uint8 (height * 3 / 2, width), planes as PyAV's yuv420p arrays, sides even.
+
+    above: at the upper edge instead of the lower one.
+    """
     height, width = picture.shape[0] * 2 // 3, picture.shape[1]
     lines = " ".join(clean_lines(text))
     if not lines:
         return
-    top, luma, alpha = _band(lines, height, width)
+    top, luma, alpha = _band(lines, height, width, above)
     _blend(picture[top : top + luma.shape[0]], luma, alpha)
     # The chroma planes follow one after the other, two of their rows in one row of the array; reshaping gives views.
     chroma = picture[height:].reshape(2, height // 2, width // 2)
@@ -34,8 +37,8 @@ def _blend(pixels: np.ndarray, value: np.ndarray | np.float32, alpha: np.ndarray
     pixels[:] = np.rint(pixels * (1 - alpha) + value * alpha)
 
 
-@functools.lru_cache(maxsize=2)
-def _band(text: str, height: int, width: int) -> tuple[int, np.ndarray, np.ndarray]:
+@functools.lru_cache(maxsize=4)
+def _band(text: str, height: int, width: int, above: bool) -> tuple[int, np.ndarray, np.ndarray]:
     """The caption's strip: its first row (even), and float32 luma and opacity (rows, width), rows even."""
     font, lines, size = _layout(text, height, width)
     outline, spacing, margin = max(1, size // 12), max(1, size // 5), max(2, height // 24)
@@ -43,17 +46,22 @@ def _band(text: str, height: int, width: int) -> tuple[int, np.ndarray, np.ndarr
     canvas = Image.new("LA", (width, height))
     draw = ImageDraw.Draw(canvas)
     place: dict[str, Any] = {"font": font, "spacing": spacing, "stroke_width": outline, "align": "center"}
-    left, above, right, below = draw.multiline_textbbox((0, 0), block, **place)
-    corner = ((width - left - right) // 2, height - margin - below)
+    left, first, right, last = draw.multiline_textbbox((0, 0), block, **place)
+    corner = ((width - left - right) // 2, margin - first if above else height - margin - last)
     draw.multiline_text(corner, block, fill=(255, 255), stroke_fill=(0, 255), **place)
-    top = min(max(0, int(corner[1] + above)) // 2 * 2, height - 2)
-    grey, alpha = np.moveaxis(np.asarray(canvas, np.float32)[top:], -1, 0) / 255
+    top = min(max(0, int(corner[1] + first)) // 2 * 2, height - 2)
+    bottom = min(-(-int(corner[1] + last + 1) // 2) * 2, height) if above else height
+    grey, alpha = np.moveaxis(np.asarray(canvas, np.float32)[top:bottom], -1, 0) / 255
     return top, BLACK + grey * (WHITE - BLACK), alpha
 
 
 def _layout(text: str, height: int, width: int) -> tuple[Font, list[str], int]:
-    """The largest font, from 1/16 to 1/36 of the height, in which the text takes at most LINES lines."""
-    size, least = max(10, height // 16), max(8, height // 36)
+    """The largest font, from 1/16 to 1/36 of the picture's shorter side, in which the text takes at most LINES lines.
+
+    Of the shorter side, so that a portrait's captions are no larger than those of the same picture on its side.
+    """
+    side = min(height, width)
+    size, least = max(10, side // 16), max(8, side // 36)
     while True:
         font = load_font(size)
         lines = _wrap(text, font, 0.92 * width)

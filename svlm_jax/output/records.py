@@ -7,14 +7,25 @@ import numpy as np
 
 from svlm_jax.errors import OutputError
 from svlm_jax.host.files import check_target, put, writing
+from svlm_jax.output.answer import AnswerRecord
 from svlm_jax.output.base import Closing
 from svlm_jax.streaming.caption import Caption
+
+__all__ = ["AnswerRecord", "Format", "RecordFile", "answer_start"]
 
 TOLERANCE = 5e-4  # s; files hold milliseconds
 
 
+def answer_start(at: float) -> float:
+    """Where an answer stands among the captions of a file, in seconds: it belongs to the second that ended when it was asked.
+
+    So a stream that resumes at `at` keeps the answer, as it keeps the caption before it.
+    """
+    return max(0.0, at - 2 * TOLERANCE)
+
+
 class Format(Protocol):
-    """How captions look in one kind of text file.
+    """How captions and answers look in one kind of text file.
 
     Attributes:
       name: what messages call the format.
@@ -30,8 +41,12 @@ class Format(Protocol):
         """The record of a caption, separator included; number counts from 1. "" if the caption leaves no trace."""
         ...
 
+    def answer(self, record: AnswerRecord, number: int) -> str:
+        """The record of an answer, separator included; number counts from 1."""
+        ...
+
     def start(self, record: str) -> float:
-        """Stream time in seconds at which a record begins. Raises ValueError when the text is no record."""
+        """Stream time in seconds at which a record begins (`answer_start` of an answer). ValueError when it is no record."""
         ...
 
 
@@ -67,16 +82,26 @@ class RecordFile(Closing):
         self._continued = not self._starts
 
     def write(self, caption: Caption, frames: np.ndarray | None = None) -> None:
+        self._add(self._form.record(caption, self._number_from(caption.start)))
+
+    def answer(self, record: AnswerRecord) -> None:
+        self._add(self._form.answer(record, self._number_from(answer_start(record.at))))
+
+    def _number_from(self, start: float) -> int:
+        """The number of the next record, which begins at `start`: the first one replaces what a file held from there on."""
         if self._file.closed:
             raise OutputError(f"{self.path} cannot be written: it has been closed.")
-        with writing(self.path):
-            if not self._continued:
-                self._cut(sum(start < caption.start - TOLERANCE for start in self._starts))
-                self._continued = True
-            record = self._form.record(caption, self._number + 1)
-            if record:
+        if not self._continued:
+            with writing(self.path):
+                self._cut(sum(earlier < start - TOLERANCE for earlier in self._starts))
+            self._continued = True
+        return self._number + 1
+
+    def _add(self, record: str) -> None:
+        if record:
+            with writing(self.path):
                 self._put(record)
-                self._number += 1
+            self._number += 1
 
     def close(self) -> None:
         with writing(self.path):

@@ -35,6 +35,9 @@ def fill(encode: Encode, template: str, *values: str) -> list[int]:
     return ids
 
 
+CUT = "\ufffd"  # what bytes that are no whole character decode to
+
+
 class Tokenizer:
     """A checkpoint's vocabulary. Nothing is ever added to what is encoded."""
 
@@ -68,6 +71,14 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         return self._inner.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+    def decode_reply(self, ids: Sequence[int]) -> str:
+        """The text of a reply, without the characters that are not whole.
+
+        A reply that its limit of tokens cut, or the one that goes on behind it, may begin or end inside a character of several
+        bytes, which decodes to U+FFFD.
+        """
+        return self.decode(ids).strip(CUT)
 
     def id_of(self, token: str) -> int:
         """The id of one token, e.g. "<|im_end|>"; CheckpointError when the vocabulary lacks it."""

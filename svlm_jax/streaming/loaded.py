@@ -6,8 +6,9 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from svlm_jax.checkpoint import hf
-from svlm_jax.checkpoint.streaming_block import pixel_bounds
+from svlm_jax.checkpoint import hf, named
+from svlm_jax.checkpoint.streaming_block import PixelBounds, pixel_bounds
+from svlm_jax.errors import StreamError
 from svlm_jax.streaming.settings import StreamSettings
 
 
@@ -19,14 +20,29 @@ class LoadedVLM:
         self.config, self.params, self.tokenizer = checkpoint.config, checkpoint.params, checkpoint.tokenizer
         self.dtype = hf.dtype_of(checkpoint.params)
         self.defaults = StreamSettings.from_generation_config(checkpoint.generation_config)
-        self.pixels = pixel_bounds(checkpoint.generation_config)  # for `open_source`
+        self.pixels = self.pixel_bounds()  # for `open_source`
+
+    def pixel_bounds(self, asked: int | None = None) -> PixelBounds:
+        """How large frames may be, for `open_source`: as asked for, else as the checkpoint was trained, else {}."""
+        return pixel_bounds(self.checkpoint.generation_config, asked)
 
     @classmethod
     def from_pretrained(cls, model: str | pathlib.Path, *, dtype: str = "auto", **options: Any) -> Self:
-        """Loads a checkpoint from a folder, a hub id, or "embedded". options: see `checkpoint.hf.load`.
+        """Loads a model by a name that `checkpoint.named` lists: a folder, a hub id, "embedded", ... options: see its `load`.
 
         dtype: "auto" is bfloat16 on GPU and TPU, float32 on CPU.
         """
         if dtype == "auto":
             dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        return cls(hf.load(model, dtype=jnp.dtype(dtype), **options), name=str(model))
+        return cls(named.load(model, dtype=jnp.dtype(dtype), **options), name=str(model))
+
+
+def check_size(pixels: PixelBounds, frames: tuple[int, ...], second: float) -> None:
+    """StreamError when frames, (F, 3, height, width), are larger than a model was trained to see: it would only guess."""
+    height, width = frames[-2:]
+    most = pixels.get("max_pixels")
+    if most is not None and height * width > most:
+        raise StreamError(
+            f"frames of {height}x{width} pixels at {second:.0f} s: this model was trained on at most {most:,} pixels a frame, "
+            f"expected a source that `session.open` or `vlm.open` has opened, or a stream with another max_pixels"
+        )

@@ -14,7 +14,7 @@ import math
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -34,13 +34,11 @@ from svlm_jax.host.schema import Choice, Flag, Kind, ListOf, Nullable, Number, O
 from svlm_jax.prompt.commentary import SYSTEM
 from svlm_jax.prompt.qa import Answer, Dialogue, Turn
 from svlm_jax.streaming import saved
+from svlm_jax.streaming.loaded import LoadedVLM, check_size
 from svlm_jax.streaming.settings import CACHE_DTYPES, check_cache_dtype, sampling_from_json
 from svlm_jax.video.chunk import Chunk
 from svlm_jax.video.resize import TEMPORAL_PATCH
 from svlm_jax.video.source import Source, open_source
-
-if TYPE_CHECKING:
-    from svlm_jax.streaming.loaded import LoadedVLM
 
 PIECE = 64  # questions are padded to a multiple of so many tokens: few programs for all of them
 
@@ -52,6 +50,7 @@ class QASettings:
     Attributes:
       memory: what is remembered.
       fps: frames a second that the model sees (LiveVLM: 0.5, and 0.2 for videos of more than half an hour).
+      max_pixels: of a frame; None = as the checkpoint was trained, else the published most. Larger frames are refused.
       sampling: how answers are chosen; None = greedy, up to `max_new_tokens`.
       system: the system turn. seed: same seed, same answers.
       cache_dtype: of keys and values; None = that of the weights.
@@ -60,6 +59,7 @@ class QASettings:
 
     memory: MemoryConfig = MemoryConfig()
     fps: float = 0.5
+    max_pixels: int | None = None
     sampling: Sampling | None = None
     max_new_tokens: int = 64
     system: str = SYSTEM
@@ -118,7 +118,7 @@ _SETTINGS: Mapping[str, Kind[Any]] = {
 class QASession:
     """One stream that is watched in order to be asked about. Its memory is built when the first chunk shows its pictures."""
 
-    def __init__(self, vlm: "LoadedVLM", settings: QASettings) -> None:
+    def __init__(self, vlm: LoadedVLM, settings: QASettings) -> None:
         self.vlm, self.settings = vlm, settings
         generation = vlm.checkpoint.generation_config
         self.sampling = settings.sampling or Sampling(
@@ -129,6 +129,7 @@ class QASession:
             suppress=suppressed_ids(generation),
         )
         self.dialogue = Dialogue(vlm.config, vlm.tokenizer.encode, settings.system, stop_ids(generation))
+        self.pixels = vlm.pixel_bounds(settings.max_pixels)
         self.position = 0.0  # stream seconds watched so far
         self._frames = 0  # ... and frames
         self._pending: list[tuple[float, np.ndarray]] = []  # frames of the next clip, each with its second
@@ -155,7 +156,8 @@ class QASession:
     def open(self, source: Any, **options: Any) -> Source:
         """Opens a source as this model sees it. options: more of `open_source`'s."""
         fps = self.settings.fps
-        return open_source(source, fps=fps, chunk_seconds=TEMPORAL_PATCH / fps, **self.dialogue.source_options(), **options)
+        own = {"fps": fps, "chunk_seconds": TEMPORAL_PATCH / fps, **self.pixels, **self.dialogue.source_options()}
+        return open_source(source, **{**own, **options})
 
     def watch(self, source: Any) -> Iterator[float]:
         """Watches a source, open or as `open_source` takes it, to its end; yields the stream time after each chunk."""
@@ -170,8 +172,7 @@ class QASession:
     def feed(self, chunk: Chunk) -> None:
         """Shows the model one chunk of any number of frames. They are read when they make up a clip, or for a question."""
         count = len(chunk.frames)
-        if self._config is None:
-            self._build(chunk.frames.shape)
+        self.begin(chunk)
         self._check(chunk)
         self._frames += count
         self._now = None
@@ -184,6 +185,12 @@ class QASession:
                 self._state = _watch(self.vlm.params, self.state, self._clip(), config=self.config)
                 self._pending = []
         self.position = chunk.end
+
+    def begin(self, chunk: Chunk) -> None:
+        """Builds the memory for frames like those of `chunk`, if there is none yet: what cannot work is said now."""
+        if self._config is None:
+            check_size(self.pixels, chunk.frames.shape, chunk.start)
+            self._build(chunk.frames.shape)
 
     def _current(self) -> MemoryState:
         """The memory of everything seen, pending frames included; the stream itself keeps waiting for their clip."""
@@ -249,7 +256,7 @@ class QASession:
             tokens, scores = self._say(reading), None
         else:
             tokens, scores = self._choose(reading, len(choices))
-        text = self.vlm.tokenizer.decode([token for token in tokens if token not in self.dialogue.stop]).strip()
+        text = self.vlm.tokenizer.decode_reply([token for token in tokens if token not in self.dialogue.stop]).strip()
         return Answer(
             question=question,
             text=text,

@@ -18,7 +18,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "previous-text": ("previous_text",),
     "parity": ("parity",),
     **{f"window {part}": (f"window.{part}",) for part in ("vision", "text", "sink", "tail")},
-    "memory": ("window.memory",),
+    "cache": ("window.memory",),
     "positions": ("window.positions",),
     "greedy": ("sampling.temperature",),
     "temperature": ("sampling.temperature",),

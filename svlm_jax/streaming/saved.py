@@ -90,11 +90,7 @@ def read_about(path: Path, model: Mapping[str, Any], dtype: str, name: str, kind
     Raises:
       CheckpointError: the file is damaged, or of a stream of another kind, model or dtype.
     """
-    saved = Record(read_object(path, CheckpointError), str(path), CheckpointError)
-    if saved.get("format", Whole()) != FORMAT:
-        raise CheckpointError(f"{path}: saved in format {saved.get('format', Whole())}, expected {FORMAT}")
-    if saved.get("kind", Text()) != kind:
-        raise CheckpointError(f"{path}: a stream of kind {saved.get('kind', Text())!r}, expected {kind!r}")
+    saved = _record(path, kind)
     if (saved.get("model", Object()), saved.get("dtype", Text())) != (model, dtype):
         raise CheckpointError(f"{path}: this stream was saved with another model or dtype than {name}, {dtype}")
     return saved
@@ -107,7 +103,7 @@ def read_saved(path: Path, model: Mapping[str, Any], dtype: str, name: str) -> S
     if shape[1] != 3 or math.prod(shape) > 2**31:
         raise saved.wrong("clip_shape", shape, "frames, 3 channels, height, width")
     return SavedStream(
-        settings=StreamSettings.from_json(saved.get("settings", Object()), f"{path}, settings"),
+        settings=_settings(saved),
         sampling=sampling_from_json(saved.get("sampling", Object()), f"{path}, sampling"),
         clip_shape=shape,
         chunks=saved.get("chunks", Whole(least=0)),
@@ -120,3 +116,23 @@ def arrays(version: Path, like: State) -> State:
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     loaded: State = orbax_io.load(version / "state", abstract)
     return loaded
+
+
+def where_saved(folder: str | Path) -> tuple[StreamSettings, Sampling, float]:
+    """How a saved commentary is set and samples, and the stream seconds at which it stands: what opening its source needs."""
+    saved = _record(find(folder) / STREAM, COMMENTARY)
+    sampling = sampling_from_json(saved.get("sampling", Object()), f"{saved.where}, sampling")
+    return _settings(saved), sampling, saved.get("position", Number(least=0))
+
+
+def _record(path: Path, kind: str) -> Record:
+    saved = Record(read_object(path, CheckpointError), str(path), CheckpointError)
+    if saved.get("format", Whole()) != FORMAT:
+        raise CheckpointError(f"{path}: saved in format {saved.get('format', Whole())}, expected {FORMAT}")
+    if saved.get("kind", Text()) != kind:
+        raise CheckpointError(f"{path}: a stream of kind {saved.get('kind', Text())!r}, expected {kind!r}")
+    return saved
+
+
+def _settings(saved: Record) -> StreamSettings:
+    return StreamSettings.from_json(saved.get("settings", Object()), f"{saved.where}, settings")

@@ -66,6 +66,28 @@ class Schedule:
         self._timed = sorted(((q.at, q.text) for q in questions if q.at is not None), key=lambda question: question[0])
         self._last = [q.text for q in questions if q.at is None]
 
+    def add(self, text: str, end: float | None = None) -> float | None:
+        """One more question while the stream runs: one with a time is asked then, one without at once (returns None).
+
+        Returns the time. end: stream time in seconds at which the stream will end, if that is known. Raises StreamError for a
+        time that has passed or will not come.
+        """
+        question = timed(text)
+        if question.at is None:
+            self.tell(self._ask(question.text))
+            return None
+        if question.at < self.recall.position:
+            raise StreamError(
+                f"{clock(question.at)} has passed, the stream is at {clock(self.recall.position)}: expected a later time for "
+                f"{question.text!r}, or none, to ask it at once"
+            )
+        if end is not None and question.at > end:
+            raise StreamError(
+                f"the stream ends at {clock(end)}, before {clock(question.at)}: expected an earlier time for {question.text!r}"
+            )
+        self._timed = sorted([*self._timed, (question.at, question.text)], key=lambda asked: asked[0])
+        return question.at
+
     def feed(self, chunk: Chunk) -> None:
         """Shows the stream a chunk. A question about a moment inside it comes between the frames."""
         while self._timed and self._timed[0][0] <= chunk.end:

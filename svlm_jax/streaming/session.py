@@ -24,7 +24,7 @@ from svlm_jax.models.config import ClipGrid
 from svlm_jax.prompt.commentary import MARKER, PromptBuilder, pieces
 from svlm_jax.streaming import saved
 from svlm_jax.streaming.caption import Caption, Timing
-from svlm_jax.streaming.loaded import LoadedVLM
+from svlm_jax.streaming.loaded import LoadedVLM, check_size
 from svlm_jax.streaming.pool import LanePool
 from svlm_jax.streaming.settings import StreamSettings
 from svlm_jax.video.chunk import Chunk
@@ -49,6 +49,7 @@ class Session:
         self.vlm, self.settings = vlm, settings
         generation = vlm.checkpoint.generation_config
         self.sampling = settings.sampling or Sampling.from_generation_config(generation)
+        self.pixels = vlm.pixel_bounds(settings.max_pixels)
         self.prompt = PromptBuilder(
             vlm.tokenizer.encode,
             vlm.config.video_token_id,
@@ -96,19 +97,23 @@ class Session:
 
     # ------------------------------------------------------------------------------------------- watching
 
-    def watch(self, source: Any) -> Iterator[Caption]:
-        """Captions of a source, until it ends: an open `Source`, or what `open_source` takes, which is closed at the end.
+    def open(self, source: Any, **options: Any) -> Source:
+        """Opens a source as this stream sees it: picture size, frames a second, length of a chunk, which frames are taken.
 
-        A file goes on where the stream stands; `open_source` has more options (pace, start, duration, pixels).
+        A file goes on where the stream stands. options: more of `open_source`'s (pace, behind, start, duration, ...).
         """
-        if isinstance(source, Source):
-            yield from self._watch(source)
-            return
         settings = self.settings
         sampling: Literal["pts", "published"] = "published" if settings.parity else "pts"
         start = self.position if isinstance(source, str | pathlib.Path) and os.path.exists(source) else 0.0
-        fps, seconds = settings.fps, settings.chunk_seconds
-        with open_source(source, fps=fps, chunk_seconds=seconds, sampling=sampling, start=start, **self.vlm.pixels) as opened:
+        own = {"fps": settings.fps, "chunk_seconds": settings.chunk_seconds, "sampling": sampling, "start": start}
+        return open_source(source, **{**own, **self.pixels, **options})
+
+    def watch(self, source: Any) -> Iterator[Caption]:
+        """Captions of a source, until it ends: an open `Source`, or what `open` takes, which is closed at the end."""
+        if isinstance(source, Source):
+            yield from self._watch(source)
+            return
+        with self.open(source) as opened:
             yield from self._watch(opened)
 
     def _watch(self, source: Source) -> Iterator[Caption]:
@@ -118,7 +123,9 @@ class Session:
             yield self.feed(chunk)
 
     def feed(self, chunk: Chunk, query: str | None = None) -> Caption:
-        """Shows the model one chunk and returns what it says. Raises StreamError when the cache is too small.
+        """Shows the model one chunk and returns what it says.
+
+        Raises StreamError when the cache is too small, and for frames that are larger than the model was trained to see.
 
         query: stands in this turn in place of the settings' one, which has the first turn; `ask` makes room for it.
         """
@@ -129,8 +136,7 @@ class Session:
     def prepare(self, chunk: Chunk, query: str | None = None) -> tuple[Tokens, np.ndarray]:
         """The turn and the frames of a chunk, as `LanePool.step` takes them; `finish` must follow it."""
         grid = self._grid(chunk.frames)
-        if self._lane is None:
-            self._build(grid, chunk.frames.shape)
+        self.begin(chunk)
         self._check(grid, chunk)
         if self._reset_due():
             self._open()
@@ -162,6 +168,12 @@ class Session:
             chunk.dropped,
         )
 
+    def begin(self, chunk: Chunk) -> None:
+        """Builds the cache for frames like those of `chunk`, if there is none yet: what cannot work is said now."""
+        if self._lane is None:
+            check_size(self.pixels, chunk.frames.shape, chunk.start)
+            self._build(self._grid(chunk.frames), chunk.frames.shape)
+
     def ask(self, question: str, chunk: Chunk, *, max_new_tokens: int) -> Caption:
         """What the model answers, greedily, when it is asked in the turn of `chunk`; the stream stays where it is.
 
@@ -174,8 +186,7 @@ class Session:
                 f"a question of {length} tokens with an answer of up to {max_new_tokens}: expected at most "
                 f"qa_token_budget={self.settings.qa_token_budget} tokens together"
             )
-        if self._lane is None:
-            self._build(self._grid(chunk.frames), chunk.frames.shape)
+        self.begin(chunk)
         sampling = dataclasses.replace(self.sampling, temperature=0.0, repetition_penalty=1.0, max_new_tokens=max_new_tokens)
         twin = self.fork(sampling)
         twin.prompt = copy.copy(self.prompt)
@@ -238,10 +249,10 @@ class Session:
         return self._text(tokens)
 
     def _text(self, tokens: tuple[int, ...]) -> str:
-        text = self.vlm.tokenizer.decode([token for token in tokens if token not in self.turns.stop])
+        said = [token for token in tokens if token not in self.turns.stop]
         if self.settings.parity:  # the published code drops four characters, marker or not
-            return text[: -len(MARKER)]
-        return text.removesuffix(MARKER).strip()
+            return self.vlm.tokenizer.decode(said)[: -len(MARKER)]
+        return self.vlm.tokenizer.decode_reply(said).removesuffix(MARKER).strip()
 
     def _usage(self, by_role: np.ndarray) -> dict[str, tuple[int, int]]:
         used = {kind: int(sum(by_role[role] for role in roles)) for kind, roles in KINDS.items()}
@@ -338,6 +349,7 @@ class Session:
     def _check(self, grid: ClipGrid, chunk: Chunk) -> None:
         if grid in self._grids:
             return
+        check_size(self.pixels, chunk.frames.shape, chunk.start)
         block = self.config.ring.block
         if grid.patches > block:
             raise StreamError(

@@ -11,6 +11,7 @@ from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import CheckpointError, ConfigError
 from svlm_jax.host.schema import Choice, Flag, Kind, ListOf, Nullable, Number, Object, Record, Text, Whole
 from svlm_jax.prompt.commentary import QUERY, SYSTEM
+from svlm_jax.video.resize import FACTOR
 
 CACHE_DTYPES = ("float32", "bfloat16", "float16")
 
@@ -33,6 +34,7 @@ class StreamSettings:
       previous_text: what was said before the stream begins.
       qa_token_budget: tokens of the cache that are kept free for a question and its answer, see `Session.ask`.
       seed: same seed, same words.
+      max_pixels: of a frame; None = as the checkpoint was trained, else the published most. Larger frames are refused.
       duration: seconds that the stream may last at most; needed by windows that never close.
       parity: reproduce the published code where ours deliberately differs (docs/decisions.md).
       split_timing: run a second as three programs, so that each can be timed.
@@ -50,6 +52,7 @@ class StreamSettings:
     previous_text: str = ""
     qa_token_budget: int = 0
     seed: int = 42
+    max_pixels: int | None = None
     duration: float | None = None
     parity: bool = False
     split_timing: bool = False
@@ -102,6 +105,7 @@ _SETTINGS: Mapping[str, Kind[Any]] = {
     "previous_text": Text(),
     "qa_token_budget": Whole(least=0, most=2**24),
     "seed": Whole(),
+    "max_pixels": Nullable(Whole(least=FACTOR**2)),
     "duration": Nullable(_SECONDS),
     "parity": Flag(),
     "split_timing": Flag(),

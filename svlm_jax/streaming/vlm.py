@@ -17,6 +17,7 @@ from svlm_jax.streaming.pool import LanePool
 from svlm_jax.streaming.qa_session import QASession, QASettings
 from svlm_jax.streaming.session import Session
 from svlm_jax.streaming.settings import StreamSettings
+from svlm_jax.video.source import Source
 
 
 class StreamingVLM(LoadedVLM):
@@ -32,6 +33,10 @@ class StreamingVLM(LoadedVLM):
     def qa_session(self, settings: QASettings | None = None, **changes: Any) -> QASession:
         """A new stream that is watched to be asked about. `changes` are fields of QASettings."""
         return QASession(self, dataclasses.replace(settings or QASettings(), **changes))
+
+    def open(self, source: Any, **options: Any) -> Source:
+        """Opens a source as this model sees it: `Session.open` of a stream with the checkpoint's own settings."""
+        return self.stream().open(source, **options)
 
     def watch(self, source: Any, **changes: Any) -> Iterator[Caption]:
         """Captions of a source: a path, URL, webcam number, or an open `Source`. `changes` are fields of StreamSettings."""

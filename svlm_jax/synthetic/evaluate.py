@@ -35,7 +35,7 @@ def evaluate_match(
       for every ten minutes under "slices"; plain values for JSON.
     """
     settings = dataclasses.replace(settings or vlm.defaults, fps=float(TICKS), chunk_seconds=1.0)
-    session = vlm.stream(settings, duration=settings.duration or minutes * 60)
+    session = vlm.stream(settings, duration=settings.duration or minutes * 60, max_pixels=size[0] * size[1])
     course = iter(Match(seed))
     truth: list[Second] = []
     said: list[str] = []

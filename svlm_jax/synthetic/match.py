@@ -162,6 +162,7 @@ def _encode(path: Path, match: Match, count: int, fps: int, words: list[Word]) -
     """The pictures of `count` seconds; their words are added to `words`."""
     renderer = Renderer(match.scale)
     with av.open(str(path), "w") as container:
+        container.metadata["comment"] = f"synthetic:match?seed={match.seed}"  # whoever watches the file can tell what it is
         stream = _stream(container, renderer, fps)
         for second in itertools.islice(match, count):
             words += second.words

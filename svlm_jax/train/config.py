@@ -3,8 +3,11 @@
 import ast
 import dataclasses
 import difflib
+import importlib.util
+import itertools
 import re
-import runpy
+import sys
+import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -23,6 +26,9 @@ from svlm_jax.train.optimizer import OptimizerConfig
 from svlm_jax.train.state import Partition
 
 T = TypeVar("T")
+# Where the configurations of this package lie: in it where it is installed, beside it in a checkout.
+SHIPPED = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
+_COUNT = itertools.count()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,13 +129,13 @@ class TrainConfig:
 def load_config(path: str | Path, changes: Iterable[str] = ()) -> TrainConfig:
     """What `get_config()` of a Python file returns, with changes such as "optimizer.learning_rate=3e-5".
 
-    ConfigError for a file without one, for fields that do not exist and for values of the wrong type.
+    path: of the file, or the name of one that comes with this package, such as "sft_stage1". A file may import those beside it
+    (`from . import other`), wherever it lies. ConfigError for a file without get_config, for fields that do not exist and for
+    values of the wrong type.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"there is no configuration {path}.")
+    path = find_config(path)
     try:
-        get_config = runpy.run_path(str(path)).get("get_config")
+        get_config = _module(path).get("get_config")
         config = get_config() if get_config is not None else None
     except (SyntaxError, ImportError, NameError) as error:
         raise ConfigError(f"{path} does not run: {type(error).__name__}: {error}.") from error
@@ -148,6 +154,37 @@ def load_config(path: str | Path, changes: Iterable[str] = ()) -> TrainConfig:
             raise ConfigError(f"{change!r} is no change of a field, expected name=value.")
         config = _changed(config, name.strip(), name.strip().split("."), text.strip())
     return config
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of that path, or the one of that name that comes with this package; ConfigError when there is none."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if path.parent in (Path(), Path("configs")):
+        for folder in SHIPPED:
+            if (folder / path.name).with_suffix(".py").is_file():
+                return (folder / path.name).with_suffix(".py")
+    known = sorted({file.stem for folder in SHIPPED for file in folder.glob("*.py") if "def get_config" in file.read_text()})
+    raise ConfigError(f"there is no configuration {name}: expected a Python file, or one of {', '.join(known)}.")
+
+
+def _module(path: Path) -> dict[str, Any]:
+    """The names in a Python file, run as a part of a package of its own that holds the files beside it."""
+    package = types.ModuleType(f"svlm_config_{next(_COUNT)}")
+    package.__path__ = [str(path.parent)]
+    sys.modules[package.__name__] = package
+    try:
+        name = f"{package.__name__}.{path.stem if path.stem.isidentifier() else 'config'}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ConfigError(f"{path} is no Python file, expected one with get_config().")
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return vars(module)
+    finally:  # read again, it runs again
+        for name in [name for name in sys.modules if name.split(".")[0] == package.__name__]:
+            del sys.modules[name]
 
 
 def _changed(value: T, name: str, path: list[str], text: str) -> T:

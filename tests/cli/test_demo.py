@@ -21,8 +21,9 @@ def test_demo_goes_through_the_real_path(embedded, tmp_path, capsys):
     folder = tmp_path / "demo"
     argv = ["demo", "--output", str(folder), "--seconds", "18", "--seed", "3", "--no-live"]
     assert cli.main(argv) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert "svlm watch" in out and "17 seconds of the match in" in out
+    printed = capsys.readouterr()
+    out = " ".join((printed.out + printed.err).split())
+    assert "svlm watch" in out and "17 s of video took" in out and "captioned.mp4" in printed.err
     truth = Match(3).seconds(18)
     assert f"{sum(second.event is not None for second in truth)} events" in out
     rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]

@@ -10,12 +10,15 @@ from svlm_jax.cli import main as cli
 from svlm_jax.models.functional import abstract_params
 from svlm_jax.models.presets import PRESETS, preset
 from svlm_jax.streaming.memory_plan import QWEN_LENGTHS, plan, working_bytes
+from svlm_jax.streaming.vlm import StreamingVLM
 from tests import checkpoints
 
 
 def report(capsys, *argv):
-    assert cli.main(["doctor", "--json", *argv]) == 0
-    return json.loads(capsys.readouterr().out)
+    code = cli.main(["doctor", "--json", *argv])
+    found = json.loads(capsys.readouterr().out)
+    assert code == (1 if found.get("model", {}).get("memory", {}).get("fits") is False else 0)
+    return found
 
 
 def test_machine(capsys):
@@ -80,6 +83,35 @@ def test_the_window_decides_the_slots(argv, role, slots, capsys):
     assert report(capsys, "--model", "qwen2.5-vl-7b", *argv)["model"]["memory"]["slots_by_role"][role] == slots
 
 
+def test_the_dtype_is_the_one_that_watch_would_take(capsys):
+    here = report(capsys, "--model", "qwen2.5-vl-7b")["model"]
+    assert here["dtype"] == "float32" and here["memory"]["parameters_bytes"] == 4 * 8_292_166_656, "on this machine's CPU"
+    card = report(capsys, "--model", "qwen2.5-vl-7b", "--for", "h100")["model"]
+    assert (card["dtype"], card["device"], card["memory"]["fits"]) == ("bfloat16", "NVIDIA H100 80 GB", True)
+    asked = report(capsys, "--model", "qwen2.5-vl-7b", "--for", "h100", "--dtype", "float32")["model"]
+    assert asked["dtype"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("card", "gib", "fits"), [("16gb", 12, False), ("24gb", 18, True), ("h200", 105.3, True), ("v6e", 31.25, True)]
+)
+def test_cards_have_what_jax_takes_of_them(card, gib, fits, capsys):
+    memory = report(capsys, "--model", "qwen2.5-vl-7b", "--for", card)["model"]["memory"]
+    assert memory["device_bytes"] == pytest.approx(gib * 2**30, rel=0.001) and memory["fits"] is fits
+
+
+def test_a_models_own_window_picture_and_prompt_are_those_of_its_stream(capsys):
+    """The slots that the report counts are those that a stream of the model in this package has."""
+    found = report(capsys, "--model", "embedded", "--size", "448x336")["model"]
+    assert found["frame_size"] == [84, 112] and found["window"]["tail"] == 96
+    vlm = StreamingVLM.from_pretrained("embedded", dtype="float32")
+    session = vlm.stream()
+    with session.open("synthetic:match?seed=3&minutes=0.1") as source:
+        session.begin(next(source))
+    assert found["memory"]["slots"] == session.config.ring.slots
+    assert found["tokens_per_chunk"] == 12
+
+
 def test_streams_share_the_weights_only():
     one, four = (plan(preset("qwen2-vl-2b"), WindowConfig(), QWEN_LENGTHS, streams=n) for n in (1, 4))
     # Of one: 28 layers, 2 heads of 128, two bytes, and 44 bytes of metadata a slot.
@@ -106,7 +138,7 @@ def test_a_second_works_in_the_larger_of_tower_and_decoder(patches, slots, large
 
 @pytest.mark.slow
 def test_tables_say_whether_it_fits(capsys):
-    assert cli.main(["doctor", "--model", "qwen2.5-vl-72b", "--device-memory", "80"]) == 0
+    assert cli.main(["doctor", "--model", "qwen2.5-vl-72b", "--device-memory", "80"]) == 1
     out = capsys.readouterr().out
     assert "qwen2.5-vl-72b: does not fit" in out
     assert "previous text" in out
@@ -115,7 +147,7 @@ def test_tables_say_whether_it_fits(capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--model", "gpt-2"], ["gpt-2", "qwen2.5-vl-7b"]),
+        (["--model", "gpt-2"], ["gpt-2", "qwen2.5-vl-7b", "random:", "embedded"]),
         (["--model", "./nowhere"], ["./nowhere"]),
         (["--model", "qwen2.5-vl-7b", "--fps", "3"], ["fps=3", "even"]),
         (["--model", "qwen2.5-vl-7b", "--window", "sink=3,tail=none"], ["sink=3", "tail=None"]),

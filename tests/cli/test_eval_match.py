@@ -36,7 +36,7 @@ def test_figures_table_and_manifest(tmp_path, capsys):
 @pytest.mark.slow
 def test_another_memory(tmp_path):
     file = tmp_path / "match.json"
-    argv = ["eval", "match", "--minutes", "0.05", "--mode", "recompute", "--window", "vision=2", "--json", str(file)]
+    argv = ["eval", "match", "--minutes", "0.05", "--cache", "recompute", "--window", "vision=2", "--json", str(file)]
     assert cli.main(argv) == 0
     found = json.loads(file.read_text())
     assert found["seconds"] == 3 and found["manifest"]["settings"]["window"]["memory"] == "recompute"

@@ -92,7 +92,7 @@ def test_a_resumed_stream_equals_an_uninterrupted_one(clip, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", ["full", "recompute"])
 def test_the_baselines_run(memory, clip, tmp_path):
-    assert watch(clip, "--memory", memory, "--jsonl", tmp_path / "out.jsonl") == 0
+    assert watch(clip, "--cache", memory, "--jsonl", tmp_path / "out.jsonl") == 0
     assert len(segments(tmp_path / "out.jsonl")) == 5
 
 
@@ -255,12 +255,13 @@ def test_a_hub_id_that_is_not_there(clip, capsys):
     [
         (["--window", "text=0"], ["text=0"]),
         (["--window", "sink=none,tail=8"], ["sink=None", "tail=8"]),
-        (["--window", "vision=0", "--memory", "hard-reset"], ["vision=0", "hard-reset"]),
-        (["--memory", "recompute", "--positions", "native"], ["native", "recompute"]),
+        (["--window", "vision=0", "--cache", "hard-reset"], ["vision=0", "hard-reset"]),
+        (["--cache", "recompute", "--positions", "native"], ["native", "recompute"]),
         (["--fps", "3"], ["fps=3"]),
         (["--chunk", "0.75"], ["chunk_seconds=0.75"]),
         (["--top-p", "1.5"], ["top_p=1.5"]),
-        (["--remember", "60"], ["--remember 60 without --ask"]),
+        (["--memory", "vsb"], ["--memory vsb without --ask"]),
+        (["--ask", "Who?", "--memory", "vsb+par,budget=5"], ["budget=5", "at least"]),
         (["--start", "60"], ["60"]),
         (["--resume", "nowhere"], ["nowhere"]),
         (["--vtt", "/nonexistent/out.vtt"], ["/nonexistent"]),

@@ -70,11 +70,8 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(tmp_path, capsys, monkey
     assert "row 'best' of livesports-cc" in capsys.readouterr().err
     assert run("video-mme", "--data", folder, "--model", "m") == 2
     assert "does not hold this benchmark" in capsys.readouterr().err
-    assert run("livesports-cc", "--data", folder, "--model", "m", "--recall", "vsb") == 2
-    assert "--recall vsb: livesports-cc is commentary" in capsys.readouterr().err
-    questions = sets.video_mme(tmp_path / "questions")
-    assert run("video-mme", "--data", questions, "--model", "m", "--recall", "window", "--budget", 9) == 2
-    assert "memory budget=9 with policy=window, which ignores it" in capsys.readouterr().err
+    assert run("livesports-cc", "--data", folder, "--model", "m", "--memory", "vsb") == 2
+    assert "--memory vsb: livesports-cc is commentary" in capsys.readouterr().err
 
 
 def test_answers_from_a_memory(reader, tmp_path, monkeypatch):
@@ -87,7 +84,7 @@ def test_answers_from_a_memory(reader, tmp_path, monkeypatch):
 
     monkeypatch.setattr("svlm_jax.eval.qa_adapter.QAAdapter", recaller)
     common = ("rvs-ego", "--data", sets.rvs(tmp_path / "data"), "--model", "m", "--results", tmp_path / "out")
-    assert run(*common, "--rows", "stream", "--recall", "vsb+par", "--budget", 600) == 0
+    assert run(*common, "--rows", "stream", "--memory", "vsb+par,budget=600") == 0
     assert made == [("vsb+par", 600, 256)]
 
 

@@ -14,6 +14,7 @@ from svlm_jax.errors import ConfigError
 from svlm_jax.eval import efficiency
 from svlm_jax.eval.efficiency import Plan, Row
 from svlm_jax.streaming.caption import Timing
+from svlm_jax.streaming.vlm import StreamingVLM
 
 SMALL = WindowConfig(vision=2, text=2, sink=4, tail=4)
 PLAN = Plan(size=(56, 56), tokens=3, seconds=8, window=SMALL, frames=(4,), rates=(2,), streams=(3,), repeats=1)
@@ -21,8 +22,7 @@ PLAN = Plan(size=(56, 56), tokens=3, seconds=8, window=SMALL, frames=(4,), rates
 
 @pytest.fixture(scope="module")
 def vlm():
-    with efficiency.subject("random:tiny") as model:
-        yield model
+    return StreamingVLM.from_pretrained("random:tiny")
 
 
 @pytest.fixture(scope="module")

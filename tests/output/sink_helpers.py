@@ -6,6 +6,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from svlm_jax.output.answer import AnswerRecord
+from svlm_jax.prompt.qa import Answer
 from svlm_jax.streaming.caption import Caption, Timing
 
 TIMING = Timing(read=12.0, step=270.0, vision=30.0, prefill=40.0, decode=200.0)
@@ -15,8 +17,14 @@ def caption(start, text="", *, end=None, tokens=(5, 6, 7), timing=TIMING, **fiel
     return Caption(start, start + 1.0 if end is None else end, text, tokens, timing, **fields)
 
 
+def answer(at, question="Who?", text="red", *, read=((0.0, 1.0), (1.0, 0.5)), **fields):
+    """An answer at a stream time, from seconds that were read for it, one apart."""
+    said = Answer(question, text, (5, 6), at, tuple(read), None, None, ((question, text),), 1.0, 20.0, 30.0)
+    return AnswerRecord.of(said, 1.0, **fields)
+
+
 def parse_webvtt(text):
-    """[(start, end, payload)] of a WebVTT file; AssertionError where it breaks the grammar of the standard (section 4.1)."""
+    """[(start, end, payload)] of a WebVTT file, without comments. AssertionError where it breaks the standard (section 4.1)."""
     assert "\r" not in text and "\0" not in text
     head, *blocks = text.split("\n\n")
     assert head == "WEBVTT"
@@ -24,6 +32,9 @@ def parse_webvtt(text):
     cues = []
     for block in blocks:
         timing, *payload = block.split("\n")
+        if timing.startswith("NOTE "):
+            assert payload and all(payload) and "-->" not in block
+            continue
         match = re.fullmatch(r"(\d{2,}):([0-5]\d):([0-5]\d)\.(\d{3}) --> (\d{2,}):([0-5]\d):([0-5]\d)\.(\d{3})", timing)
         assert match, timing
         h, m, s, ms, h2, m2, s2, ms2 = map(int, match.groups())

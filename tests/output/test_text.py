@@ -15,7 +15,7 @@ from svlm_jax.errors import OutputError
 from svlm_jax.output import JsonLines, SubRip, WebVtt
 from svlm_jax.output.text import clean_lines, clock, seconds_of
 from svlm_jax.streaming.caption import Timing
-from tests.output.sink_helpers import caption, ffmpeg_cues, parse_subrip, parse_webvtt
+from tests.output.sink_helpers import answer, caption, ffmpeg_cues, parse_subrip, parse_webvtt
 
 KINDS = {"vtt": WebVtt, "srt": SubRip, "jsonl": JsonLines}
 PARSERS = {
@@ -103,6 +103,51 @@ def test_json_lines_golden(tmp_path):
     }
     assert objects[4]["timing"] == {"read": 1.0, "step": 2.0, "vision": None, "prefill": None, "decode": None}
     assert objects[4]["cache"] == {"vision": [112, 1792]}
+
+
+def answered(kind, path, items, **options):
+    """The file with these captions and answers."""
+    with KINDS[kind](path, **options) as sink:
+        for item in items:
+            (sink.write if hasattr(item, "start") else sink.answer)(item)
+    return path.read_text("utf-8")
+
+
+ASKED = [caption(0.0, "one"), answer(1.0, "Who --> <b>?\n\nReally?", "A & B"), caption(1.0, "two")]
+
+
+def test_answers_golden(tmp_path):
+    vtt, srt, jsonl = (answered(kind, tmp_path / kind, ASKED) for kind in ("vtt", "srt", "jsonl"))
+    assert "\n\nNOTE answer at 00:00:01.000\nQuestion: Who --&gt; &lt;b&gt;? Really?\nAnswer: A &amp; B\n" in vtt
+    assert [cue[2] for cue in parse_webvtt(vtt)] == ["one", "two"], "a comment is not shown"
+    assert [cue[2] for cue in parse_subrip(srt)][::2] == ["one", "two"]
+    assert parse_subrip(srt)[1][:2] == (0.999, 6.0) and "A & B" in parse_subrip(srt)[1][2]
+    first, said, second = map(json.loads, jsonl.splitlines())
+    assert first["type"] == second["type"] == "segment"
+    assert said == {
+        "type": "answer",
+        "at": 1.0,
+        "question": "Who --> <b>?\n\nReally?",
+        "text": "A & B",
+        "tokens": 2,
+        "choice": None,
+        "chosen": None,
+        "scores": None,
+        "read": [[0.0, 1.0], [1.0, 0.5]],
+        "timing": {"catch_up": 1.0, "first_token": 20.0, "total": 30.0},
+    }
+
+
+@kinds
+def test_a_resumed_stream_keeps_the_answers_of_what_it_has_seen(kind, tmp_path):
+    """Saved at 1.0, resumed there: the answer that was asked then stays, those of later seconds are told anew."""
+    rest = [caption(1.0, "two"), answer(1.5), answer(2.0), caption(2.0, "three")]
+    whole = answered(kind, tmp_path / "whole", [*ASKED[:2], *rest])
+    for lost in (rest[:1], rest[:2], rest[:3]):
+        answered(kind, tmp_path / "parts", [*ASKED[:2], *lost])
+        assert answered(kind, tmp_path / "parts", rest, append=True) == whole
+    answered(kind, tmp_path / "parts", ASKED[:1])
+    assert answered(kind, tmp_path / "parts", [*ASKED[1:2], *rest], append=True) == whole, "an answer may be the first to come"
 
 
 def test_json_has_no_nan_and_no_hidden_line_ends(tmp_path):

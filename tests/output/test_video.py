@@ -19,7 +19,7 @@ from svlm_jax.errors import OutputError, SourceError
 from svlm_jax.output import CaptionedVideo
 from svlm_jax.output.overlay import draw_caption
 from tests import clips
-from tests.output.sink_helpers import caption, decode, sound_seconds
+from tests.output.sink_helpers import answer, caption, decode, sound_seconds
 
 VIDEOS = Path(__file__).parents[3] / "shared" / "videos"
 WORDS = "What a goal"
@@ -179,6 +179,33 @@ def test_sound_is_copied_where_mp4_can_hold_it(container, codec, kept, tmp_path,
         assert sound_seconds(tmp_path / "b.mp4") == pytest.approx(sound_seconds(original), abs=0.06) and not caplog.messages
     else:
         assert sound_seconds(tmp_path / "b.mp4") is None and "MP4 cannot hold" in caplog.text
+
+
+def test_an_answer_stands_above_for_its_seconds_and_at_the_end_the_last_picture_is_held(tmp_path):
+    original = clips.render(tmp_path / "a.mp4", frames=80, rate=8, size=(240, 320))
+    before = decode(original)[1]
+    with CaptionedVideo(tmp_path / "b.mp4", original) as sink:
+        for second in range(10):
+            sink.write(caption(float(second)))
+            if second == 1:
+                sink.answer(answer(2.0, "Who?", WORDS))
+        sink.answer(answer(10.0, "And now?", WORDS))
+    times, after = decode(tmp_path / "b.mp4")
+    change = difference(before, after[:80])
+    shown = [int(row[:100].max()) > DRAWN for row in change]
+    assert shown == [2.0 <= i / 8 < 7.0 for i in range(80)] and change[:, 120:].max() < 60
+    held = after[80:]
+    assert len(held) == 10 and all(difference(before[79], picture)[:100].max() > DRAWN for picture in held)
+    assert times[79:] == pytest.approx([9.875, *np.arange(10.0, 15.0, 0.5)])
+
+
+def test_letters_are_as_large_in_a_portrait_as_in_a_landscape():
+    heights = []
+    for height, width in ((480, 640), (640, 480)):
+        picture = np.full((height * 3 // 2, width), 128, np.uint8)
+        draw_caption(picture, "H")
+        heights.append(int((picture[:height] != 128).any(1).sum()))
+    assert heights[0] == heights[1]
 
 
 def test_live_frames(tmp_path):

@@ -1,0 +1,123 @@
+"""What a model may be called, in every command and in Python, and where that leads.
+
+embedded, embedded-facts               a model of this package
+./my-model, /data/model                a folder in the layout of the Hugging Face hub, or what `convert` made of one
+Qwen/Qwen2.5-VL-7B-Instruct            a hub id, owner/name
+qwen2.5-vl-7b                          a preset: a released model by its short name; its shape is known without a download
+random:small, random:qwen2.5-vl-7b     random weights in a small shape, or in a preset's: they speak, but say nothing
+"""
+
+import atexit
+import dataclasses
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from svlm_jax.checkpoint import hf
+from svlm_jax.checkpoint.random import random_config, write_companions, write_random_checkpoint
+from svlm_jax.errors import CheckpointError, ConfigError
+from svlm_jax.host.json_files import read_object
+from svlm_jax.models import registry
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.functional import init_params
+from svlm_jax.models.presets import HUB_IDS, PRESETS, preset
+
+RANDOM = "random:"
+SIZES = ("tiny", "small", "medium")  # of random models: 0.4, 11 and 90 million parameters
+_ABOUT = ("*config.json", "tokenizer.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What is known about a model without its weights.
+
+    Attributes:
+      config: its shapes.
+      generation_config: what it says about generation and streaming, {} if nothing.
+      folder: where its tokenizer lies; None for a preset, of which nothing is fetched.
+    """
+
+    config: ModelConfig
+    generation_config: dict[str, Any]
+    folder: Path | None
+
+
+def load(
+    source: str | Path, *, dtype: DTypeLike | None, revision: str | None = None, progress: hf.Progress | None = None
+) -> hf.Checkpoint:
+    """The model of that name, with its weights; see `hf.load` for the other arguments. Raises what `hf.load` raises."""
+    name = str(source)
+    if not name.startswith(RANDOM):
+        return hf.load(released(source), dtype=dtype, revision=revision, progress=progress)
+    shape = _shape(name)
+    folder = _scratch() / shape
+    if shape in SIZES:
+        if not (folder / "model.safetensors").exists():
+            write_random_checkpoint(folder, size=shape)  # type: ignore[arg-type]
+        return hf.load(folder, dtype=dtype, progress=progress)
+    about = describe(name)
+    drawn = jnp.dtype(jnp.float32 if dtype is None else dtype)
+    params = jax.jit(lambda key: init_params(about.config, key, drawn))(jax.random.key(0))
+    assert about.folder is not None
+    return hf.Checkpoint(about.config, params, about.folder, about.generation_config)
+
+
+def describe(source: str | Path, *, revision: str | None = None) -> Description:
+    """What is known without the weights: of a hub id only the small files are fetched, of a preset nothing at all."""
+    name = str(source)
+    if name.startswith(RANDOM):
+        shape = _shape(name)
+        config = random_config("qwen2_5_vl", shape) if shape in SIZES else preset(shape)  # type: ignore[arg-type]
+        folder = _scratch() / f"{shape}-companions"
+        if not folder.exists():
+            write_companions(folder, "qwen2_5_vl")
+        return Description(config, _settings(folder), folder)
+    if released(source) != source:
+        return Description(preset(name), {}, None)
+    folder = hf.resolve(source, revision=revision, files=_ABOUT)
+    return Description(registry.config_from_hf(folder), _settings(folder), folder)
+
+
+def generation_config(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
+    """What a model says about generation and streaming, {} if nothing; no weights are fetched."""
+    if str(source).startswith(RANDOM):
+        return describe(source).generation_config
+    return hf.generation_config(released(source), revision=revision)
+
+
+def released(source: str | Path) -> str | Path:
+    """The hub id of a preset; any other name as it is. CheckpointError lists what a name can be when it can be nothing."""
+    name = str(source)
+    if name in (hf.EMBEDDED, hf.FACTS) or isinstance(source, Path) or "/" in name or Path(name).expanduser().exists():
+        return source
+    if name.lower() in HUB_IDS:
+        return HUB_IDS[name.lower()]
+    raise CheckpointError(
+        f"there is no model named {name!r}: expected a folder, a hub id owner/name, {hf.EMBEDDED}, {hf.FACTS}, "
+        f"{', '.join(PRESETS)}, or {RANDOM} and one of {', '.join(SIZES)} or of these"
+    )
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    return read_object(folder / "generation_config.json", CheckpointError, missing_ok=True)
+
+
+def _shape(name: str) -> str:
+    shape = name.removeprefix(RANDOM).lower()
+    if shape not in SIZES and shape not in PRESETS:
+        raise ConfigError(f"there is no shape named {shape!r}: expected {RANDOM} and one of {', '.join((*SIZES, *PRESETS))}")
+    return shape
+
+
+@functools.cache
+def _scratch() -> Path:
+    """A folder for the files of random models; it goes when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="svlm-random-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
