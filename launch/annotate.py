@@ -65,7 +65,8 @@ def _annotate(arguments: argparse.Namespace) -> str:
     if not count:
         raise DataError(f"{arguments.output} holds no samples: no chunk of {arguments.folder} has words enough.")
     judged = "" if curator is None else "; sentences: " + ", ".join(f"{n:,} {verdict}" for verdict, n in curator.counts.items())
-    return f"{count:,} samples are in {arguments.output}{judged}"
+    samples = "1 sample is" if count == 1 else f"{count:,} samples are"
+    return f"{samples} in {arguments.output}{judged}"
 
 
 def _rule(arguments: argparse.Namespace) -> "Overlapped | Annealing":

@@ -17,7 +17,14 @@
 # model streams a match that it was not trained on, with a cache that it has never seen in training.
 
 # %% tags=["install"]
-# %pip install -q "svlm-jax[notebooks]"
+from pathlib import Path
+
+# The checkout that this notebook lies in, else the place where the project is published.
+here = Path("..").resolve()
+package = (
+    f"{here}[notebooks]" if (here / "svlm_jax").is_dir() else "svlm-jax[notebooks] @ git+https://github.com/svlm-jax/svlm-jax"
+)
+# %pip install -q "{package}"
 
 # %%
 import dataclasses

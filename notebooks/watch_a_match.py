@@ -16,7 +16,14 @@
 # run the released 7B model on a GPU or a TPU (last section).
 
 # %% tags=["install"]
-# %pip install -q "svlm-jax[notebooks]"
+from pathlib import Path
+
+# The checkout that this notebook lies in, else the place where the project is published.
+here = Path("..").resolve()
+package = (
+    f"{here}[notebooks]" if (here / "svlm_jax").is_dir() else "svlm-jax[notebooks] @ git+https://github.com/svlm-jax/svlm-jax"
+)
+# %pip install -q "{package}"
 
 # %%
 import jax
@@ -34,7 +41,7 @@ import svlm_jax
 
 vlm = svlm_jax.StreamingVLM.from_pretrained("embedded")
 session = vlm.stream(query=None)
-source = svlm_jax.open_source("synthetic:match?seed=2026&minutes=1.5", size=(84, 112))
+source = session.open("synthetic:match?seed=2026&minutes=1.5")
 
 from svlm_jax.output.cache_figure import cache_column, draw_cache, draw_second
 

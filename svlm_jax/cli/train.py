@@ -9,7 +9,7 @@ examples:
   svlm train tiny                                                       a tiny model on drawn matches, on a CPU
   svlm train match loop.steps=2000 optimizer.learning_rate=1e-3
   svlm train match --export ./my-model                                  its newest checkpoint, for `--model ./my-model`
-  svlm train sft_stage1 partition.lora=LoRA                             see docs/training.md
+  svlm train sft_stage1 partition.lora.rank=16                          with LoRA adapters (docs/training.md)
   svlm train my_config.py                                               a file of your own
 
 A run goes on behind its newest checkpoint. SIGTERM or Ctrl-C saves and ends it with exit code 42.

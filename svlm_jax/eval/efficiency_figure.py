@@ -18,6 +18,8 @@ TITLES = {
     "recompute": "window with overlap",
     "full": "full attention",
 }
+# Of the parts of a second: none that a series has.
+PART_COLOURS = {"vision": "tab:purple", "prefill": "tab:brown", "decode": "tab:pink"}
 BEGINNING = 128  # s in which a window that is reset every 16 s can be told from a line
 Rows = Mapping[str, Mapping[str, Any]]
 
@@ -55,6 +57,13 @@ def _over_time(ax: Axes, rows: Rows, key: str, title: str, scale: float = 1.0) -
         ax.axhline(scale * rows["recompute"][key], color=COLOURS["recompute"], label=TITLES["recompute"])
     ax.set(title=title, xlabel="second of the video")
     ax.grid(alpha=0.3)
+    _say_if_empty(ax)
+
+
+def _say_if_empty(ax: Axes) -> None:
+    """A panel whose rows are not measured yet says so."""
+    if not (ax.get_lines() or ax.patches):
+        ax.text(0.5, 0.5, "not measured yet", transform=ax.transAxes, ha="center", va="center", color="grey")
 
 
 def _parts(ax: Axes, rows: Rows) -> None:
@@ -63,9 +72,13 @@ def _parts(ax: Axes, rows: Rows) -> None:
     split = [row["parts_ms"] for row in rows.values() if row["kind"] == "parts"]
     names = [name.removeprefix("parts of ") for name, row in rows.items() if row["kind"] == "parts"]
     for part in PARTS:
-        ax.barh([f"{name}: {part}" for name in names], [parts[part] for parts in split], label=part)
+        if split:
+            bars = [f"{name}: {part}" for name in names], [parts[part] for parts in split]
+            ax.barh(*bars, color=PART_COLOURS[part], label=part)
     whole = {name: row["ms"] for name, row in rows.items() if row["kind"] in KINDS}
-    ax.barh(list(whole), list(whole.values()), color="tab:grey", label="whole")
+    if whole:
+        ax.barh(list(whole), list(whole.values()), color="tab:grey", label="whole")
+    _say_if_empty(ax)
     ax.axvline(1000, color="grey", ls="--", lw=1, label="real time")
     ax.invert_yaxis()
     ax.set(title="ms for a second of the video", xscale="log")
@@ -81,6 +94,7 @@ def _first(ax: Axes, rows: Rows) -> None:
         ]
         if found:
             ax.plot(*zip(*sorted(found), strict=True), "o-", color=COLOURS[memory], label=TITLES[memory])
+    _say_if_empty(ax)
     ax.set(title="ms to the first token", xlabel="frames seen", xscale="log", yscale="log")
     ax.grid(alpha=0.3)
     if ax.lines:

@@ -77,6 +77,11 @@ class ArraysDiffer(Exception):
     """What was read is not what was saved, though it looks like it."""
 
 
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest complete checkpoint in a run's folder, None without one; nothing is read."""
+    return max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()), default=None)
+
+
 class Checkpoints:
     """The checkpoints in a folder. Every process calls every method, with the same steps.
 

@@ -30,7 +30,7 @@ from svlm_jax.prompt.tokenizer import Tokenizer
 from svlm_jax.synthetic.facts_samples import FactSamples
 from svlm_jax.synthetic.samples import MatchSamples
 from svlm_jax.train import flops
-from svlm_jax.train.checkpoints import Checkpoints, Identity, checksum
+from svlm_jax.train.checkpoints import Checkpoints, Identity, checksum, newest_step
 from svlm_jax.train.config import AnnotationSet, DataConfig, FactSet, ModelSource, TrainConfig
 from svlm_jax.train.loop import Loop, Outcome
 from svlm_jax.train.metrics import JsonLines, Reports, TensorBoard, WeightsAndBiases, Writer
@@ -82,7 +82,9 @@ def _run(config: TrainConfig, say: Say) -> Outcome:
     step = Step(source.config, config.compute, config.partition, optimizer, mesh)
     devices = "1 device" if mesh.size == 1 else f"{mesh.size} devices"
     say(f"{config.name}: {config.loop.steps:,} steps on {devices} ({config.mesh.text}); {config.home}")
-    compile_all(config, step, say)
+    finished = newest_step(config.home / "checkpoints") == config.loop.steps
+    if not finished:  # else there is nothing left to run
+        compile_all(config, step, say)
     with contextlib.ExitStack() as open_things:
         state, frozen = init_state(
             source.flat(mesh, config.seed),
@@ -104,7 +106,9 @@ def _run(config: TrainConfig, say: Say) -> Outcome:
             jax.tree.map(lambda leaf: leaf.delete(), state)  # before another as large comes
             state, where = checkpoints.restore(step.state)
             data.restore(where)
-            say(f"goes on behind step {int(state.step):,}")
+            say(f"goes on after step {int(state.step):,}")
+            if finished and int(state.step) < config.loop.steps:  # the newest one could not be read
+                compile_all(config, step, say)
         reports = open_things.enter_context(contextlib.closing(_reports(config, int(state.step), say)))
         loop = Loop(
             config.loop,

@@ -32,6 +32,24 @@ def test_badges_open_the_notebook_from_where_it_is_published(source):
         assert text.count("colab.research.google.com/github/") == text.count(f"/github/{repository}/blob/main/notebooks/")
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_the_first_cell_installs_from_where_the_project_is(source, tmp_path, monkeypatch):
+    """From the checkout that the notebook lies in, else from the address in pyproject.toml; not by a name that PyPI lacks."""
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (cell,) = (cell.source for cell in jupytext.read(source).cells if "install" in cell.metadata.get("tags", ()))
+    *code, install = cell.splitlines()
+    assert install == '%pip install -q "{package}"'
+    (tmp_path / "notebooks").mkdir()
+    for folder, package in (
+        (FOLDER, f"{FOLDER.parent}[notebooks]"),
+        (tmp_path / "notebooks", f"svlm-jax[notebooks] @ git+{project['urls']['Repository']}"),
+    ):
+        monkeypatch.chdir(folder)
+        names = {}
+        exec("\n".join(code), names)
+        assert names["package"] == package
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_notebooks_run(source, tmp_path):

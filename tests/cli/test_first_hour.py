@@ -1,0 +1,193 @@
+"""What a new user meets in the first hour, where no other test looks: signs of life, lines that fit, warnings, hints."""
+
+import argparse
+import io
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from svlm_jax.cli import bench, demo, help_text
+from svlm_jax.cli import main as cli
+from svlm_jax.cli.stream_spec import warn_of_unknown_video
+from svlm_jax.eval.efficiency_figure import PART_COLOURS, draw
+from svlm_jax.synthetic.match import write_match
+from svlm_jax.train.checkpoints import newest_step
+from tests import clips
+
+ALIVE = """
+import sys
+from svlm_jax.host import progress
+
+class Alive(progress.Stages):
+    def __init__(self, first):
+        heavy = {'jax', 'flax', 'numpy', 'av', 'huggingface_hub'} & set(sys.modules)
+        print('alive', first, *sorted(heavy))
+        raise SystemExit(0)
+
+progress.Stages = Alive
+from svlm_jax.cli import main
+main.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["watch", "x.mp4", "--model", "m"],
+        ["ask", "x.mp4", "Who?", "--model", "m"],
+        ["doctor"],
+        ["bench"],
+        ["convert", "m", "out"],
+        ["eval", "match"],
+        ["demo"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_the_first_sign_of_life_comes_before_anything_heavy_is_imported(command):
+    """So within a second: `import jax` alone takes longer."""
+    done = subprocess.run([sys.executable, "-c", ALIVE, *command], capture_output=True, text=True, timeout=120, check=False)
+    assert re.fullmatch(r"alive (starting|looking at this machine)\n", done.stdout), (done.stdout, done.stderr[-500:])
+
+
+# ------------------------------------------------------------------------------------------------- lines that fit
+
+
+@pytest.mark.parametrize("columns", [80, 110, 200])
+@pytest.mark.parametrize("command", [[], ["watch"], ["ask"], ["doctor"], ["bench"], ["eval", "match"], ["train"]])
+def test_help_fits_the_terminal(command, columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--help"])
+    long = [line for line in capsys.readouterr().out.splitlines() if len(line) > columns]
+    # A command of an example is one line, which a reader may copy.
+    assert [line for line in long if not line.startswith("  ")] == []
+
+
+def test_help_breaks_paragraphs_and_moves_what_is_said_about_an_example(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    formatter = help_text.HelpFormatter("svlm")
+    text = "One sentence that is certainly\nlonger than a line of sixty columns is.\n\nexamples:\n"
+    text += "  svlm watch match.mp4 --model mit-han-lab/StreamingVLM      a comment\n  short"
+    lines = formatter._fill_text(text, 58, "").splitlines()
+    assert lines[0] == "One sentence that is certainly longer than a line of sixty"
+    assert lines[3:] == ["examples:", "  svlm watch match.mp4 --model mit-han-lab/StreamingVLM", "      a comment", "  short"]
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_sentences_are_broken_between_words_in_a_terminal_only(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    sentence = "a rather long sentence about something that does not fit " * 4
+    for stream in (Screen(), io.StringIO()):
+        monkeypatch.setattr("sys.stderr", stream)
+        cli.complain(sentence)
+        lines = stream.getvalue().splitlines()
+        assert " ".join(" ".join(lines).split()) == f"svlm: {sentence.strip()}"
+        assert len(lines) == 1 if not stream.isatty() else (len(lines) > 2 and max(map(len, lines)) <= 80)
+
+
+# ------------------------------------------------------------------------------------------------- what is said
+
+
+def test_a_model_of_this_package_warns_of_any_other_video(tmp_path, caplog):
+    match, _ = write_match(tmp_path, 3, 1 / 30, fps=2)
+    for source in ("synthetic:match?seed=3", str(match)):
+        warn_of_unknown_video("embedded", source)
+    warn_of_unknown_video("./my-model", "0")
+    assert not caplog.records
+    other = clips.render(tmp_path / "clip.mp4", frames=4)
+    for source in (str(other), "0", "rtsp://camera", "synthetic:facts?seed=3"):
+        warn_of_unknown_video("embedded", source)
+        assert "knows nothing but the drawn videos of synthetic:match" in caplog.records[-1].getMessage()
+    warn_of_unknown_video("embedded-facts", str(match))
+    assert len(caplog.records) == 5
+
+
+def test_the_demo_says_how_svlm_is_called(tmp_path, monkeypatch):
+    program = tmp_path / ".venv" / "bin" / "svlm"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(program)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert demo.command_name() == ".venv/bin/svlm"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert demo.command_name() == "svlm"
+    monkeypatch.setattr("sys.argv", ["/usr/lib/python3/site-packages/svlm_jax/__main__.py"])
+    assert demo.command_name() == "svlm"
+
+
+def test_bench_says_about_how_long_it_still_takes(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(bench.time, "monotonic", lambda: now[0])
+    clock = bench.Remaining([70, 70, 170])
+    assert clock.told() == ""
+    now[0] = 50.0
+    clock.done()
+    assert clock.told() == ", about 2 min left"
+    now[0] = 100.0
+    clock.done()
+    assert clock.told() == ", about 2 min left"
+    assert bench.Remaining([1]).told() == ""
+
+
+def test_the_figure_of_an_interrupted_bench_says_what_is_missing(tmp_path):
+    row = {"kind": "series", "second": [1, 2], "ms_per_token": [1.0, 1.0], "cached_tokens": [9, 9], "device_bytes": [9, 9]}
+    draw({"stream": row}, tmp_path / "part.png", "a model")
+    empty = tmp_path / "none.png"
+    draw({}, empty, "a model")
+    with Image.open(empty) as none, Image.open(tmp_path / "part.png") as part:
+        assert none.size == part.size and none.tobytes() != part.tobytes()
+    assert len(set(PART_COLOURS.values())) == 3
+
+
+def test_a_finished_run_is_known_without_compiling(tmp_path):
+    assert newest_step(tmp_path / "nowhere") is None
+    for name in ("5", "20", "100.tmp", "notes"):
+        (tmp_path / name).mkdir()
+    assert newest_step(tmp_path) == 20
+
+
+# ------------------------------------------------------------------------------------------------- one definition
+
+SHARED = {
+    "--model": ["watch", "ask", "bench", "doctor", "match", "rvs-ego"],
+    "--revision": ["watch", "ask", "bench", "doctor", "match", "rvs-ego"],
+    "--dtype": ["watch", "ask", "bench", "doctor", "match", "rvs-ego"],
+    "--window": ["watch", "bench", "doctor", "match", "rvs-ego"],
+    "--cache": ["watch", "doctor", "match", "rvs-ego"],
+    "--positions": ["watch", "doctor", "match", "rvs-ego"],
+    "--memory": ["watch", "ask", "rvs-ego"],
+    "--implementation": ["watch", "ask", "bench", "match", "rvs-ego"],
+    "--compile-cache": ["watch", "ask", "bench", "match", "rvs-ego"],
+    "--max-pixels": ["watch", "ask", "doctor", "rvs-ego"],
+    "--start": ["watch", "ask"],
+    "--realtime": ["watch", "ask"],
+    "--behind": ["watch", "ask"],
+}
+
+
+def commands(parser):
+    """All commands by name, benchmarks of `eval` among them."""
+    found = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                found |= {name: sub, **commands(sub)}
+    return found
+
+
+@pytest.mark.parametrize("option", SHARED)
+def test_shared_options_mean_the_same_in_every_command(option):
+    parsers = commands(cli.parser())
+    there = {name: parsers[name]._option_string_actions[option] for name in SHARED[option]}
+    for attribute in ("dest", "choices", "metavar", "nargs"):
+        assert len({repr(getattr(action, attribute)) for action in there.values()}) == 1, attribute
+    kinds = {getattr(action.type, "func", action.type) for action in there.values()}
+    assert len({getattr(kind, "__qualname__", None) for kind in kinds}) == 1
