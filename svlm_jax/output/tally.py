@@ -51,7 +51,7 @@ class Tally(Closing):
         said = [f"{words}, {_count(self._answers, 'answer')}." if self._answers else f"{words}."]
         if self.wall > 0:
             pace = f"{self.seconds / self.wall:.1f} times as fast as it plays"
-            said.append(f"Behind the first caption, {self.seconds:.0f} s of video took {self.wall:.1f} s: {pace}.")
+            said.append(f"After the first caption, {self.seconds:.0f} s of video took {self.wall:.1f} s: {pace}.")
         lost = f"{self._dropped:.1f} s of video were dropped, because the model was slower than the stream."
         said.append(lost if self._dropped else "Nothing was dropped.")
         if self._files:

@@ -346,7 +346,7 @@ def test_the_summary_counts_what_happened(monkeypatch):
     counted.answer(answer(3.0))
     assert counted.lines() == [
         "11 chunks of video, 0:11 in all: 5 captions, 6 silent, 1 answer.",
-        "Behind the first caption, 10 s of video took 5.0 s: 2.0 times as fast as it plays.",
+        "After the first caption, 10 s of video took 5.0 s: 2.0 times as fast as it plays.",
         "2.0 s of video were dropped, because the model was slower than the stream.",
         "Written: a.vtt, b.jsonl.",
     ]
