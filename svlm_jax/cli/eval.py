@@ -8,7 +8,7 @@ from svlm_jax.cli.help_text import HelpFormatter
 EXAMPLES = """\
 examples:
   svlm eval match --minutes 20 --json match.json                        the embedded model on a match that it has not seen
-  svlm eval match --seed 7 --mode full --minutes 10                     the same weights with everything in memory
+  svlm eval match --seed 7 --cache full --minutes 10                    the same weights with everything in memory
   svlm eval ovo-bench --data ./ovo-bench --model ./my-model             a published benchmark: questions as a video runs
   svlm eval match --help                                                what one benchmark takes"""
 

@@ -3,6 +3,7 @@
 import argparse
 import io
 import re
+import shlex
 import subprocess
 import sys
 
@@ -191,3 +192,16 @@ def test_shared_options_mean_the_same_in_every_command(option):
         assert len({repr(getattr(action, attribute)) for action in there.values()}) == 1, attribute
     kinds = {getattr(action.type, "func", action.type) for action in there.values()}
     assert len({getattr(kind, "__qualname__", None) for kind in kinds}) == 1
+
+
+@pytest.mark.parametrize("command", [[], ["watch"], ["ask"], ["doctor"], ["bench"], ["eval"], ["train"], ["convert"]])
+def test_the_examples_of_the_help_are_understood(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--help"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  svlm ")]
+    assert lines
+    for line in lines:
+        words = shlex.split(re.split(r" {2,}", line.strip())[0].rstrip("\\"))
+        if "--help" not in words:
+            cli.parser().parse_args(words[1:])
