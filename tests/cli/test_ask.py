@@ -144,4 +144,4 @@ def test_answers_must_not_replace_the_video(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["ask", "nowhere.mp4", "Who?", "--model", "nowhere", "--jsonl", "nowhere.mp4"]) == 2
     complaint = capsys.readouterr().err
-    assert "nowhere.mp4 cannot be written" in complaint and "the video itself" in complaint
+    assert "nowhere.mp4 cannot be written" in complaint and "which is being read" in complaint
