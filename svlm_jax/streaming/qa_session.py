@@ -37,7 +37,7 @@ from svlm_jax.streaming import saved
 from svlm_jax.streaming.loaded import LoadedVLM, check_size
 from svlm_jax.streaming.settings import CACHE_DTYPES, check_cache_dtype, sampling_from_json
 from svlm_jax.video.chunk import Chunk
-from svlm_jax.video.resize import TEMPORAL_PATCH
+from svlm_jax.video.resize import FACTOR, TEMPORAL_PATCH
 from svlm_jax.video.source import Source, open_source
 
 PIECE = 64  # questions are padded to a multiple of so many tokens: few programs for all of them
@@ -106,6 +106,7 @@ _MEMORY: Mapping[str, Kind[Any]] = {
 _SETTINGS: Mapping[str, Kind[Any]] = {
     "memory": Object(),
     "fps": Number(above=0, most=1000),
+    "max_pixels": Nullable(Whole(least=FACTOR**2)),
     "sampling": Nullable(Object()),
     "max_new_tokens": Whole(least=1, most=10**6),
     "system": Text(),
