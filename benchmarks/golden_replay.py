@@ -118,7 +118,7 @@ def check_vision(vlm: StreamingVLM, folder: pathlib.Path, implementation: str) -
     want = np.load(folder / "vision.npz")
     grid = tuple(int(n) for n in want["grid_thw"][0])
     frames = np.load(folder / "frames.npz")["frames"][: grid[0] * vlm.config.vision.temporal_patch_size]
-    have = functional.bind(vlm.config, vlm.params).encode_video(frames[None], implementation=implementation)[0]
+    have = functional.bind(vlm.config, vlm.params).encode_video(frames[None], implementation=implementation).tokens[0]
     return float(np.abs(np.asarray(have) - want["video_embeds"]).max())
 
 

@@ -40,6 +40,10 @@ DECODER: tuple[ShardingRow, ...] = (
     (r"decoder\.layers\.mlp\.gate_up\.weight", ("layer", "embed", "mlp")),
     (r"decoder\.layers\.mlp\.down\.weight", ("layer", "mlp", "embed")),
     (r"decoder\.layers\.(attn|mlp)_norm\.weight", ("layer", None)),
+    (r"decoder\.layers\.attn\.[qk]_norm\.weight", ("layer", None)),
+    (r"decoder\.layers\.mlp\.router\.weight", ("layer", "embed", None)),
+    (r"decoder\.layers\.mlp\.experts\.gate_up", ("layer", "expert", "embed", None)),
+    (r"decoder\.layers\.mlp\.experts\.down", ("layer", "expert", None, "embed")),
 )
 # Logical axis -> mesh axis. The tower is small: cut over fsdp where it lies, whole where it is used.
 MESH_AXIS: Mapping[str | None, str | None] = {
@@ -51,6 +55,7 @@ MESH_AXIS: Mapping[str | None, str | None] = {
     "vocab": "tensor",
     "heads": "tensor",
     "mlp": "tensor",
+    "expert": "tensor",
 }
 
 

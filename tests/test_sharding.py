@@ -24,7 +24,10 @@ def _shapes(name: str) -> flat_params.Flat:
     """Those of a released model; two layers and two blocks stand for all, because tracing 80 takes long."""
     cfg = preset(name)
     text = dataclasses.replace(cfg.text, num_layers=2)
-    vision = dataclasses.replace(cfg.vision, depth=2, fullatt_block_indexes=(1,) if cfg.vision.window_size else ())
+    blocks = {"depth": 2, "fullatt_block_indexes": (1,) if cfg.vision.window_size else ()}
+    if "qwen3" in name:
+        blocks["deepstack_visual_indexes"] = (0, 1)
+    vision = dataclasses.replace(cfg.vision, **blocks)
     return state.abstract_flat(dataclasses.replace(cfg, text=text, vision=vision))
 
 
@@ -42,7 +45,7 @@ def test_every_parameter_matches_exactly_one_row(name: str) -> None:
 
 
 def test_every_row_is_needed() -> None:
-    paths = {path for name in ("qwen2.5-vl-7b", "qwen2-vl-7b") for path in _shapes(name)}
+    paths = {path for name in ("qwen2.5-vl-7b", "qwen2-vl-7b", "qwen3-vl-30b-a3b") for path in _shapes(name)}
     assert [pattern for pattern, _ in table() if not any(re.fullmatch(pattern, path) for path in paths)] == []
 
 

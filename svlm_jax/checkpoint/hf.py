@@ -244,7 +244,8 @@ def _check(folder: Path, config: ModelConfig, table: list[Row], where: dict[str,
     missing = [name for name in expected if name not in where]
     unknown = [name for name in where if name not in expected and name not in optional]
     shaped = {name: where[name][1].shape(where[name][0]) for name in expected if name in where}
-    wrong = [f"{n} {list(s)} instead of {list(expected[n].hub_shape)}" for n, s in shaped.items() if s != expected[n].hub_shape]
+    differ = [(name, shape) for name, shape in shaped.items() if shape not in expected[name].hub_shapes]
+    wrong = [f"{name} {list(shape)} instead of {list(expected[name].hub_shape)}" for name, shape in differ]
     complaints = [("lacks", missing), ("has unknown", unknown), ("has mis-shaped", wrong)]
     found = [f"{verb} {len(names)} tensor{'s' * (len(names) > 1)}: {_few(names)}" for verb, names in complaints if names]
     if found:

@@ -41,6 +41,12 @@ class Row:
     part: Part | None
 
     @property
+    def hub_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes that the tensor may have: as published, and for experts as transformers 5 writes them."""
+        published = self.hub_shape
+        return (published, (published[0], published[2], published[1])) if self.transform == "experts" else (published,)
+
+    @property
     def size(self) -> int:
         """Numbers in the tensor."""
         return math.prod(self.hub_shape)
@@ -81,7 +87,7 @@ def _parts(cfg: ModelConfig, path: Path, count: int, columns: int) -> list[Part 
 
 
 def _hub_shape(cfg: ModelConfig, shape: tuple[int, ...], transform: Transform) -> tuple[int, ...]:
-    if transform == "same":
+    if transform in ("same", "experts"):
         return shape
     if transform == "transpose":
         return shape[::-1]
@@ -94,7 +100,7 @@ def from_hub(
     """Our parameter, or what is at `index` of it, from its hub tensors: one copy, in our layout and `dtype` (None: theirs)."""
     shape = of[0].shape
     *lead, last = (slice(None),) * len(shape) if index is None else index
-    views = [_ours(tensor, row.transform) for tensor, row in zip(tensors, of, strict=True)]
+    views = [_ours(tensor, row) for tensor, row in zip(tensors, of, strict=True)]
     if of[0].part is None:
         return np.array(views[0][(*lead, last)], dtype=dtype, order="C")
     begin, end, _ = last.indices(shape[-1])
@@ -110,11 +116,13 @@ def from_hub(
     return np.ascontiguousarray(out[..., begin - first * total : end - first * total])
 
 
-def _ours(tensor: np.ndarray, transform: Transform) -> np.ndarray:
+def _ours(tensor: np.ndarray, row: Row) -> np.ndarray:
     """A view of a hub tensor in our layout."""
-    if transform == "transpose":
+    if row.transform == "transpose":
         return tensor.T
-    return tensor.reshape(tensor.shape[0], -1).T if transform == "patches" else tensor
+    if row.transform == "experts" and tensor.shape != row.hub_shape:
+        return tensor.swapaxes(1, 2)
+    return tensor.reshape(tensor.shape[0], -1).T if row.transform == "patches" else tensor
 
 
 def to_hub(param: np.ndarray, row: Row) -> np.ndarray:
@@ -122,4 +130,4 @@ def to_hub(param: np.ndarray, row: Row) -> np.ndarray:
     if (part := row.part) is not None:
         columns = param.reshape(*param.shape[:-1], part.groups, part.total)[..., part.start : part.start + part.width]
         param = columns.reshape(*param.shape[:-1], -1)
-    return np.ascontiguousarray(param if row.transform == "same" else param.T).reshape(row.hub_shape)
+    return np.ascontiguousarray(param if row.transform in ("same", "experts") else param.T).reshape(row.hub_shape)

@@ -121,7 +121,7 @@ def _noise(config: ModelConfig, seed: int, dtype: DTypeLike) -> Params:
             return (rng.standard_normal(shape.shape, np.float32) * shape.shape[0] ** -0.5).astype(shape.dtype)
         if len(shape.shape) == 1:
             return np.full(shape.shape, 0 if name == "bias" else 1, shape.dtype)
-        inputs = shape.shape[1] if owner in ("embed", "position") else shape.shape[0]
+        inputs = shape.shape[1] if owner in ("embed", "position", "experts") else shape.shape[0]
         return (rng.standard_normal(shape.shape, np.float32) * inputs**-0.5).astype(shape.dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, abstract_params(config, dtype))

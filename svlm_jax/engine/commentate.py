@@ -32,7 +32,7 @@ from svlm_jax.engine.state import StreamState
 from svlm_jax.models import functional
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.functional import Params
-from svlm_jax.models.vlm import VLM
+from svlm_jax.models.vlm import VLM, VisionFeatures
 
 Lanes: TypeAlias = Int[Array, "B"] | None  # which lanes of the pool the rows are; None = all, in order
 
@@ -105,11 +105,21 @@ class Prefilled:
 
 
 def _run(
-    module: VLM, config: StepConfig, slots: Slots, store: KVStore, new: Tokens, x: Array, slot: Array, position: Array
+    module: VLM,
+    config: StepConfig,
+    slots: Slots,
+    store: KVStore,
+    new: Tokens,
+    x: Array,
+    slot: Array,
+    position: Array,
+    deepstack: tuple[Array, ...] = (),
 ) -> tuple[Slots, KVStore, Array]:
     """Runs new tokens (B, T) through the decoder: metadata and K/V go to `slot`. Returns slots, store and hidden (B, T, D)."""
     slots, order = jax.vmap(ring.append)(slots, slot, new, position)
-    hidden, written = module.decode(x, position, store, slot, order, slots.order, implementation=config.implementation)
+    hidden, written = module.decode(
+        x, position, store, slot, order, slots.order, deepstack=deepstack, implementation=config.implementation
+    )
     assert written is not None  # a store goes in, so one comes out
     return slots, written, hidden
 
@@ -178,21 +188,21 @@ def encode_clip(
     lanes: Lanes = None,
     *,
     config: StepConfig,
-) -> tuple[Array, Array | None]:
-    """The vision tower on this second's clips. Returns embeddings (B, M, D) and the rows' clips that recompute keeps.
+) -> tuple[VisionFeatures, Array | None]:
+    """The vision tower on this second's clips. Returns features (B, M, D) and the rows' clips that recompute keeps.
 
     Recompute sees every clip of its window again, block by block, and returns (B, R·M, D).
     """
     module, rows = functional.bind(config.model, params), pool.rows(lanes)
     if config.ring.blocks == 0:  # a window of 0 s shows the model no video
-        return jnp.zeros((frames.shape[0], 1, config.model.text.hidden_size), jnp.float32), rows.frames
+        return VisionFeatures(jnp.zeros((frames.shape[0], 1, config.model.text.hidden_size), jnp.float32)), rows.frames
     if not config.recompute:
         return module.encode_video(frames, implementation=config.implementation), rows.frames
     at = jnp.where(active, rows.chunk_index % config.ring.blocks, config.ring.blocks)
     clips = jax.vmap(lambda kept, i, clip: kept.at[i].set(clip, mode="drop"))(rows.frames, at, frames)
     streams, blocks = clips.shape[:2]
     encoded = module.encode_video(clips.reshape(streams * blocks, *clips.shape[2:]), implementation=config.implementation)
-    return encoded.reshape(streams, -1, encoded.shape[-1]), clips
+    return jax.tree.map(lambda x: x.reshape(streams, -1, x.shape[-1]), encoded), clips
 
 
 def _line_up(state: StreamState, turn: Tokens, active: Bool[Array, ""], config: StepConfig) -> tuple[Slots, Tokens]:
@@ -229,7 +239,7 @@ def prefill(
     params: Params,
     pool: StreamState,
     turn: Tokens,
-    clip: tuple[Array, Array | None],
+    clip: tuple[VisionFeatures, Array | None],
     active: Bool[Array, "B"],
     lanes: Lanes = None,
     *,
@@ -237,7 +247,7 @@ def prefill(
 ) -> Prefilled:
     """Evicts, renumbers, and runs the new turn (B, T) with the clip embeddings, up to the logits of the reply's first token."""
     module, before = functional.bind(config.model, params), pool.rows(lanes)
-    embedded, frames = clip
+    encoded, frames = clip
     slots, new = jax.vmap(functools.partial(_line_up, config=config))(before, turn, active)
     extra = max(config.sampling.max_new_tokens - 1, 1)
     slot, decode_slot, left = jax.vmap(lambda s, n: ring.allocate(s, config.ring, n, extra))(slots, new)
@@ -247,12 +257,14 @@ def prefill(
 
     row = new.patch
     if config.recompute:
-        row = row + new.chunk_index % max(config.ring.blocks, 1) * (embedded.shape[1] // max(config.ring.blocks, 1))
-    patch = jnp.take_along_axis(embedded, jnp.clip(row, 0, embedded.shape[1] - 1)[..., None], 1)
-    x = module.embed(new.token)
-    x = jnp.where((new.role == Role.PATCH)[..., None], patch.astype(x.dtype), x)
+        row = row + new.chunk_index % max(config.ring.blocks, 1) * (encoded.tokens.shape[1] // max(config.ring.blocks, 1))
+    row = jnp.clip(row, 0, encoded.tokens.shape[1] - 1)[..., None]
+    patch = jax.tree.map(lambda array: jnp.take_along_axis(array, row, 1), encoded)
+    x, is_patch = module.embed(new.token), (new.role == Role.PATCH)[..., None]
+    x = jnp.where(is_patch, patch.tokens.astype(x.dtype), x)
+    deepstack = tuple(jnp.where(is_patch, added, 0) for added in patch.deepstack)
 
-    slots, store, hidden = _run(module, config, slots, store, new, x, slot, position)
+    slots, store, hidden = _run(module, config, slots, store, new, x, slot, position, deepstack)
     last = new.valid.shape[1] - 1 - jnp.argmax(new.valid[:, ::-1], axis=1)
     logits = module.logits(jnp.take_along_axis(hidden, last[:, None, None], 1)[:, 0])
     rows = dataclasses.replace(rows, slots=slots)

@@ -112,7 +112,8 @@ def begin(params: Params, prefix: Int[Array, "B P"], *, config: QAConfig) -> Mem
 def watch(params: Params, memory: MemoryState, clip: Clip, *, config: QAConfig) -> MemoryState:
     """Reads a clip against the memory, writes it in, and compresses what is over the budget."""
     module, shape = functional.bind(config.model, params), config.shape
-    x = module.encode_video(clip.frames, implementation=config.implementation)
+    features = module.encode_video(clip.frames, implementation=config.implementation)
+    x = features.tokens
     valid, newest = clip.valid, memory.newest
     if config.memory.similar is not None:
         pictures = x.astype(jnp.float32).reshape(len(x), shape.grids, shape.cells, -1).mean(2)
@@ -135,7 +136,7 @@ def watch(params: Params, memory: MemoryState, clip: Clip, *, config: QAConfig) 
         counts.append(count)
         return y.astype(v.dtype)
 
-    module.decoder.forward_with(x.astype(module.dtype), attend)
+    module.decoder.forward_with(x.astype(module.dtype), attend, features.deepstack)
     return MemoryState(
         keys=tuple(layer.keys for layer in layers),
         values=tuple(layer.values for layer in layers),

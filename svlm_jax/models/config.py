@@ -9,11 +9,29 @@ from svlm_jax.host.checks import require, require_positive
 
 
 @dataclasses.dataclass(frozen=True)
+class ExpertsConfig:
+    """A mixture of `count` SwiGLUs of inner width `intermediate_size`, of which each token uses the best `per_token`."""
+
+    count: int
+    per_token: int
+    intermediate_size: int
+
+    def __post_init__(self) -> None:
+        require_positive(self, "count", "per_token", "intermediate_size")
+        require(
+            self.per_token <= self.count,
+            f"num_experts_per_tok is {self.per_token}, but there are only {self.count} experts.",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class TextConfig:
     """The decoder: `num_layers` blocks of grouped-query attention and SwiGLU over a width of `hidden_size`.
 
     `mrope_section` says how many rotary frequencies follow the (t, h, w) axis of a position; they sum to head_dim / 2. Models
-    with one axis (LLaVA-OneVision) have them all on the first.
+    with one axis (LLaVA-OneVision) have them all on the first. Sections lie one after the other, or alternate: t h w t h w ...
+    t t (`mrope_interleaved`). `attention_bias`: queries, keys and values have one. `qk_norm`: heads of queries and keys are
+    normalised before rotation. `experts`: the MLPs are mixtures of experts.
     """
 
     vocab_size: int
@@ -28,6 +46,10 @@ class TextConfig:
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
     max_position_embeddings: int = 32_768
+    attention_bias: bool = True
+    qk_norm: bool = False
+    mrope_interleaved: bool = False
+    experts: ExpertsConfig | None = None
 
     def __post_init__(self) -> None:
         require_positive(self, "vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
@@ -42,6 +64,13 @@ class TextConfig:
             f"mrope_section is {list(self.mrope_section)}, but must be three counts that sum to half the head dimension, "
             f"{self.head_dim // 2}.",
         )
+
+    @property
+    def rope_axes(self) -> tuple[int, ...]:
+        """The axis of the position (0, 1, 2 = t, h, w) that each rotary frequency follows."""
+        if not self.mrope_interleaved:
+            return tuple(axis for axis, count in enumerate(self.mrope_section) for _ in range(count))
+        return tuple(i % 3 if i < 3 * self.mrope_section[i % 3] else 0 for i in range(self.head_dim // 2))
 
     @property
     def kv_shape(self) -> KVShape:

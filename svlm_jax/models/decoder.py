@@ -6,7 +6,7 @@ differ from layer to layer, and keys are cached without them.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import jax
@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from svlm_jax.models import rope
 from svlm_jax.models.config import TextConfig
+from svlm_jax.models.experts import MoE
 from svlm_jax.models.layers import Embedding, Linear, RMSNorm, SwiGLU, columns, heads, precision
 from svlm_jax.models.quant import QuantArray
 
@@ -30,8 +31,10 @@ AttentionFn: TypeAlias = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Ar
 class Attention(nnx.Module):
     def __init__(self, cfg: TextConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         width, queries, keys = cfg.hidden_size, cfg.num_heads * cfg.head_dim, cfg.num_kv_heads * cfg.head_dim
-        self.qkv = Linear(width, queries + 2 * keys, bias=True, dtype=dtype, rngs=rngs)
+        self.qkv = Linear(width, queries + 2 * keys, bias=cfg.attention_bias, dtype=dtype, rngs=rngs)
         self.o = Linear(queries, width, bias=False, dtype=dtype, rngs=rngs)
+        self.q_norm = RMSNorm(cfg.head_dim, eps=cfg.rms_norm_eps, dtype=dtype) if cfg.qk_norm else None
+        self.k_norm = RMSNorm(cfg.head_dim, eps=cfg.rms_norm_eps, dtype=dtype) if cfg.qk_norm else None
         self.head_dim, self.num_kv_heads = cfg.head_dim, cfg.num_kv_heads
 
     def forward_with(self, x: Float[Array, "B T D"], attention_fn: LayerAttentionFn) -> Float[Array, "B T D"]:
@@ -42,7 +45,10 @@ class Attention(nnx.Module):
         y = self.qkv(x)
         shared = y.shape[-1] // self.num_kv_heads - 2 * self.head_dim  # numbers of the queries that share a key head
         q, k, v = columns(y, self.num_kv_heads, (shared, self.head_dim, self.head_dim))
-        return heads(q, self.head_dim), k, v
+        q = heads(q, self.head_dim)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return q, k, v
 
 
 class Layer(nnx.Module):
@@ -50,7 +56,11 @@ class Layer(nnx.Module):
         self.attn_norm = RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps, dtype=dtype)
         self.attn = Attention(cfg, dtype=dtype, rngs=rngs)
         self.mlp_norm = RMSNorm(cfg.hidden_size, eps=cfg.rms_norm_eps, dtype=dtype)
-        self.mlp = SwiGLU(cfg.hidden_size, cfg.intermediate_size, bias=False, groups=cfg.mlp_groups, dtype=dtype, rngs=rngs)
+        if cfg.experts is None:
+            inner, groups = cfg.intermediate_size, cfg.mlp_groups
+            self.mlp: SwiGLU | MoE = SwiGLU(cfg.hidden_size, inner, bias=False, groups=groups, dtype=dtype, rngs=rngs)
+        else:
+            self.mlp = MoE(cfg.hidden_size, cfg.experts, dtype=dtype, rngs=rngs)
 
     def forward_with(self, x: Float[Array, "B T D"], attention_fn: LayerAttentionFn) -> Float[Array, "B T D"]:
         """The layer around `attention_fn`, which rotates the heads that it is given, if it wants them rotated."""
@@ -69,10 +79,14 @@ class Decoder(nnx.Module):
         tied = cfg.tie_word_embeddings
         self.head = None if tied else Linear(cfg.hidden_size, cfg.vocab_size, bias=False, dtype=dtype, rngs=rngs)
 
-    def forward_with(self, x: Float[Array, "B T D"], attention_fn: AttentionFn) -> Float[Array, "B T D"]:
-        """New tokens through all layers -> hidden states after the last norm."""
+    def forward_with(
+        self, x: Float[Array, "B T D"], attention_fn: AttentionFn, deepstack: Sequence[Float[Array, "B T D"]] = ()
+    ) -> Float[Array, "B T D"]:
+        """New tokens through all layers -> hidden states after the last norm. deepstack[i] is added behind layer i."""
         for i, block in enumerate(self.layers):
             x = block.forward_with(x, functools.partial(attention_fn, i))
+            if i < len(deepstack):
+                x = x + deepstack[i].astype(x.dtype)
         return self.norm(x)
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
@@ -92,5 +106,5 @@ class Decoder(nnx.Module):
     def rope_tables(self, positions: Float[Array, "B 3 T"], *, heads_axis: int) -> tuple[jax.Array, jax.Array]:
         """The cosines and sines that `rope.rotate` takes, for arrays with their heads at `heads_axis`: 1 or 2."""
         cfg = self.cfg
-        angles = rope.mrope_angles(positions, head_dim=cfg.head_dim, theta=cfg.rope_theta, section=cfg.mrope_section)
+        angles = rope.mrope_angles(positions, head_dim=cfg.head_dim, theta=cfg.rope_theta, axes=cfg.rope_axes)
         return rope.cos_sin(jnp.expand_dims(angles, heads_axis))

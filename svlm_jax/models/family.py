@@ -13,10 +13,11 @@ from svlm_jax.models.hf_fields import Raw
 from svlm_jax.models.names import TensorNames
 from svlm_jax.models.vlm import VLM
 
-# watch: commentates on a stream second by second. train: its tower has a pass for training.
-Capability = Literal["watch", "train"]
-# words: visual tokens are numbered like words. blocks: an image or video is one block of (t, h, w) positions.
-PositionRule = Literal["words", "blocks"]
+# watch: commentates on a stream second by second. ask: answers questions about it. train: its tower has a pass for training.
+Capability = Literal["watch", "ask", "train"]
+# words: visual tokens are numbered like words. blocks: an image or video is one block of (t, h, w) positions. frames: so is
+# each temporal grid of a video, because time is told in text between them.
+PositionRule = Literal["words", "blocks", "frames"]
 # Pattern of a dotted parameter path -> one logical axis for each dimension; None: never cut.
 ShardingRow: TypeAlias = tuple[str, tuple[str | None, ...]]
 
@@ -60,7 +61,7 @@ class Family:
       preprocessor_fields: preprocessor_config.json of an exported model.
       names: of its tensors in published files. sharding: rows of the sharding table for what is not the decoder.
       positions: how visual tokens are numbered. layout: how a prompt writes visuals.
-      capabilities: what of the package it can do beyond answering questions about what it saw.
+      capabilities: what of the package it can do beyond reading, writing and running whole sequences.
       presets: released sizes, as the config.json of each.
       random_text: fields of TextConfig, and random_tower: the tower, of a model with random weights of a geometry.
       chat_template: of a checkpoint with random weights.

@@ -24,6 +24,12 @@ TEXT: Mapping[str, Kind[Any]] = {
     "num_attention_heads": _HEADS,
     "num_key_value_heads": _HEADS,
     "head_dim": _WIDTH,
+    "moe_intermediate_size": _WIDTH,
+    "num_experts": Whole(least=1, most=2**14),
+    "num_local_experts": Whole(least=1, most=2**14),  # what transformers 5 calls them
+    "num_experts_per_tok": Whole(least=1, most=2**14),
+    "decoder_sparse_step": Whole(least=1, most=1000),
+    "mlp_only_layers": ListOf(Whole(least=0, most=1000)),
     "max_position_embeddings": Whole(least=1, most=2**31 - 1),
     "rms_norm_eps": _EPSILON,
     "rope_theta": _FACTOR,

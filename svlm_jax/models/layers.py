@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from svlm_jax.models.quant import QuantArray
 
 
-def scaled_normal(key: jax.Array, shape: tuple[int, int], fan_in: int, dtype: DTypeLike) -> jax.Array:
+def scaled_normal(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype: DTypeLike) -> jax.Array:
     """Normal with deviation 1 / sqrt(fan_in), which keeps the scale of what passes through (LeCun et al. 1998)."""
     return (jax.random.normal(key, shape, jnp.float32) * fan_in**-0.5).astype(dtype)
 

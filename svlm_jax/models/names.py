@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 # same: as it is. transpose: (out, in) -> (in, out). patches: a convolution (E, channels, [t,] y, x) -> (pixels, E).
-Transform = Literal["same", "transpose", "patches"]
+# experts: (experts, in, out) as it is, as published; or (experts, out, in), as transformers 5 writes it.
+Transform = Literal["same", "transpose", "patches", "experts"]
 NameRow: TypeAlias = tuple[str, str, Transform]
 
-# The decoder of Qwen2, as every family here has it, before a prefix of its own.
+# The decoder of Qwen2 and Qwen3, as every family here has it, before a prefix of its own.
 DECODER_NAMES: tuple[NameRow, ...] = (
     ("model.embed_tokens.*", "decoder.embed.*", "same"),
     ("model.layers.{i}.input_layernorm.*", "decoder.layers.{i}.attn_norm.*", "same"),

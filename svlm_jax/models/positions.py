@@ -34,7 +34,8 @@ def rope_positions(
     Args:
       tokens: ids, with every image or video expanded to its pad tokens.
       image_grids, video_grids: (t, h, w) in patches, in order of appearance.
-      second_per_grid: seconds between the temporal grids of each video; 1 if not given.
+      second_per_grid: seconds between the temporal grids of each video; 1 if not given. Not for families whose prompts tell
+        time in text.
       after_vision: text goes on behind the largest position of the block ("max", how the models were trained), or behind
         its larger side ("spatial", what transformers 5 computes; the two differ for long, small videos).
     """
@@ -42,6 +43,8 @@ def rope_positions(
     if registry.record(cfg).positions == "words":
         return np.broadcast_to(np.arange(len(ids), dtype=np.float32), (3, len(ids)))
     tower: Any = cfg.vision
+    if registry.record(cfg).positions == "frames":
+        video_grids = [(1, h, w) for t, h, w in video_grids for _ in range(t)]
     seconds = [1.0] * len(video_grids) if second_per_grid is None else list(second_per_grid)
     if len(seconds) != len(video_grids):
         raise ConfigError(f"second_per_grid has {len(seconds)} values, expected one for each of {len(video_grids)} videos.")

@@ -6,7 +6,7 @@ from typing import Any
 
 from svlm_jax.errors import CheckpointError, ConfigError
 from svlm_jax.host.json_files import read_object
-from svlm_jax.models import llava_onevision, qwen2_vl
+from svlm_jax.models import llava_onevision, qwen2_vl, qwen3_vl
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.family import Capability, Family
 from svlm_jax.models.hf_fields import Raw
@@ -20,7 +20,7 @@ def register(family: Family) -> None:
     FAMILIES[family.name] = family
 
 
-for _family in (*qwen2_vl.FAMILIES, *llava_onevision.FAMILIES):
+for _family in (*qwen2_vl.FAMILIES, *qwen3_vl.FAMILIES, *llava_onevision.FAMILIES):
     register(_family)
 
 
@@ -34,7 +34,7 @@ def family(name: str) -> Family:
 def record(cfg: ModelConfig) -> Family:
     """The family of a model; ConfigError when its tower is one of another family."""
     found = family(cfg.family)
-    if not isinstance(cfg.vision, found.tower_config):
+    if type(cfg.vision) is not found.tower_config:
         raise ConfigError(
             f"the vision tower is a {type(cfg.vision).__name__}, but the family {cfg.family} needs a "
             f"{found.tower_config.__name__}."

@@ -25,11 +25,10 @@ def vision_angles(rows_cols: np.ndarray, head_dim: int) -> np.ndarray:
 
 
 def mrope_angles(
-    positions: Float[Array, "B 3 T"], *, head_dim: int, theta: float, section: Sequence[int]
+    positions: Float[Array, "B 3 T"], *, head_dim: int, theta: float, axes: Sequence[int]
 ) -> Float[Array, "B T half"]:
-    """(t, h, w) positions -> angles: frequency i follows the axis whose section holds i (Qwen2-VL, section 2.1)."""
-    axis = np.repeat(np.arange(3), section)
-    along = positions.astype(jnp.float32)[:, axis].swapaxes(1, 2)
+    """(t, h, w) positions -> angles: frequency i follows axis axes[i] (Qwen2-VL, section 2.1)."""
+    along = positions.astype(jnp.float32)[:, np.asarray(axes)].swapaxes(1, 2)
     return along * frequencies(head_dim, theta)
 
 

@@ -3,6 +3,9 @@
 A family is a subclass that says how it sees; whatever works on embeddings, positions and caches works with all of them.
 """
 
+import dataclasses
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -17,13 +20,26 @@ from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.decoder import Decoder
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class VisionFeatures:
+    """What a tower makes of pixels.
+
+    Attributes:
+      tokens: embeddings that stand in the places of the pads.
+      deepstack: arrays of the same shape, the i-th added to the hidden states of those places behind decoder layer i
+        (DeepStack, arXiv 2406.04334); () for families without.
+    """
+
+    tokens: Float[Array, "*B M D"]
+    deepstack: tuple[Float[Array, "*B M D"], ...] = ()
+
+
 class Tower(nnx.Module):
     """A vision tower that makes embeddings of the decoder's width out of pixels, all by itself."""
 
-    def encode(
-        self, frames: UInt8[Array, "B F 3 height width"], implementation: Implementation = "auto"
-    ) -> Float[Array, "B M D"]:
-        """One clip a stream -> its embeddings, in the order of its tokens."""
+    def encode(self, frames: UInt8[Array, "B F 3 height width"], implementation: Implementation = "auto") -> VisionFeatures:
+        """One clip a stream -> its features (B, M, D), in the order of its tokens."""
         raise NotImplementedError
 
 
@@ -43,8 +59,8 @@ class VLM(nnx.Module):
 
     def encode_video(
         self, frames: UInt8[Array, "B F 3 height width"], *, implementation: Implementation = "auto"
-    ) -> Float[Array, "B M D"]:
-        """One clip a stream -> its embeddings, in the order of its tokens; M = `cfg.vision.clip_tokens(F, height, width)`."""
+    ) -> VisionFeatures:
+        """One clip a stream -> its features (B, M, D) in the order of its tokens; M as `cfg.vision.clip_tokens` says."""
         raise NotImplementedError
 
     @property
@@ -65,6 +81,7 @@ class VLM(nnx.Module):
         query_index: Int[Array, "B T"] | None = None,
         kv_index: Int[Array, "B C"] | None = None,
         *,
+        deepstack: Sequence[Float[Array, "B T D"]] = (),
         implementation: Implementation = "auto",
     ) -> tuple[Float[Array, "B T D"], KVStore | None]:
         """New tokens through the decoder -> hidden states after the last norm, and the cache with the tokens written.
@@ -76,15 +93,16 @@ class VLM(nnx.Module):
           query_index: logical place of each token; -1 is padding, whose attention output is 0.
           kv_index: logical place of every slot *after* the write, -1 where empty. A token sees the slots whose order is
             not beyond its own. Without a cache the tokens see each other by `query_index` (default: 0 to T - 1).
+          deepstack: `VisionFeatures.deepstack` in the places of its tokens, zeros elsewhere.
         """
         tables, scale = self.decoder.rope_tables(positions, heads_axis=2), self.cfg.text.head_dim**-0.5
         if cache is None:
             causal = causal_attention(tables, scale=scale, order=query_index, implementation=implementation)
-            return self.decoder.forward_with(x, causal), None
+            return self.decoder.forward_with(x, causal, deepstack), None
         if query_index is None or kv_index is None or slots is None:
             raise TypeError("decode needs slots, query_index and kv_index when it is given a cache")
         attention = StoreAttention(cache, slots, query_index, kv_index, tables, scale, implementation)
-        hidden = self.decoder.forward_with(x, attention)
+        hidden = self.decoder.forward_with(x, attention, deepstack)
         return hidden, attention.store
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
@@ -100,21 +118,24 @@ class VLM(nnx.Module):
         self,
         tokens: Int[Array, "B T"],
         positions: Float[Array, "B 3 T"],
-        visuals: Float[Array, "M D"] | None = None,
+        visuals: VisionFeatures | None = None,
         *,
         valid: jax.Array | None = None,
         implementation: Implementation = "auto",
     ) -> Float[Array, "B T V"]:
         """Logits of all tokens of whole sequences at once.
 
-        `visuals` are the embeddings of all images and videos, in the order of their pad tokens, batch rows one after the
+        `visuals` are the features (M, D) of all images and videos, in the order of their pad tokens, batch rows one after the
         other. `valid` (B, T) is False at padding.
         """
         x = self.embed(tokens)
+        deepstack: tuple[Array, ...] = ()
         if visuals is not None:
-            x = place(x, self._is_visual(tokens), visuals)
+            where = self._is_visual(tokens)
+            deepstack = tuple(place(jnp.zeros_like(x), where, added) for added in visuals.deepstack)
+            x = place(x, where, visuals.tokens)
         order = None if valid is None else jnp.where(valid, jnp.arange(tokens.shape[1]), -1)
-        hidden, _ = self.decode(x, positions, query_index=order, implementation=implementation)
+        hidden, _ = self.decode(x, positions, query_index=order, deepstack=deepstack, implementation=implementation)
         return self.logits(hidden)
 
     def _is_visual(self, tokens: jax.Array) -> jax.Array:

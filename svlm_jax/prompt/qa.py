@@ -84,6 +84,7 @@ class Dialogue:
     """
 
     def __init__(self, model: ModelConfig, encode: Encode, system: str, stop: Sequence[int] = ()) -> None:
+        registry.require(model, "ask")
         self.model, self.encode, self.system = model, encode, system
         # The video stands between marks, or ends with a newline of its own (the embedding that `VLM.newline` gives it).
         self.marks: tuple[list[int], list[int]] = [], [model.video_token_id, *encode("\n")]

@@ -78,7 +78,7 @@ def _inputs(config: ModelConfig, compute: Compute, weights: lora.Weights, traine
             seen = _see(config, compute, tower, clips, learns)
             seen = seen.reshape(len(x), -1, seen.shape[-1])
             x = jax.vmap(place)(x, batch.tokens == config.video_token_id, seen)
-        angles = rope.mrope_angles(batch.positions, head_dim=text.head_dim, theta=text.rope_theta, section=text.mrope_section)
+        angles = rope.mrope_angles(batch.positions, head_dim=text.head_dim, theta=text.rope_theta, axes=text.rope_axes)
         return x, rope.cos_sin(angles[:, :, None])
 
     run = jax.shard_map(local, in_specs=(P(), P(), P(ROWS)), out_specs=P(ROWS), check_vma=False)
@@ -90,7 +90,7 @@ def _see(config: ModelConfig, compute: Compute, tower: Flat, clips: jax.Array, l
 
     def see(clips: jax.Array, tower: Flat) -> jax.Array:
         module = functional.bind_tower(config, flat_params.nest(tower, flat_params.TOWER))
-        return module.encode(clips, compute.attention)
+        return module.encode(clips, compute.attention).tokens
 
     if not learns:
         tower = lax.stop_gradient(tower)

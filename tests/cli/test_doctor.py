@@ -30,7 +30,7 @@ def test_machine(capsys):
     assert "model" not in found
 
 
-# The counts that the hub states for these models; of LLaVA-OneVision, what transformers counts in a model of that config.json.
+# The counts that the hub states for these models; of LLaVA-OneVision and Qwen3-VL, what transformers counts.
 PARAMETERS = {
     "qwen2.5-vl-3b": 3_754_622_976,
     "qwen2.5-vl-7b": 8_292_166_656,
@@ -40,8 +40,14 @@ PARAMETERS = {
     "qwen2-vl-7b": 8_291_375_616,
     "llava-onevision-qwen2-0.5b-ov": 893_675_552,
     "llava-onevision-qwen2-7b-ov": 8_030_807_584,
+    "qwen3-vl-2b": 2_127_532_032,
+    "qwen3-vl-4b": 4_437_815_808,
+    "qwen3-vl-8b": 8_767_123_696,
+    "qwen3-vl-32b": 33_357_390_064,
+    "qwen3-vl-30b-a3b": 31_070_754_032,
+    "qwen3-vl-235b-a22b": 235_670_022_896,
 }
-LARGE = ("qwen2.5-vl-32b", "qwen2.5-vl-72b")
+LARGE = ("qwen2.5-vl-32b", "qwen2.5-vl-72b", "qwen3-vl-4b", "qwen3-vl-32b", "qwen3-vl-235b-a22b")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in PARAMETERS])

@@ -49,7 +49,7 @@ def test_a_sample_has_the_logits_of_the_stream(monkeypatch):
     @jax.jit
     def logits(params, tokens, positions, frames):
         model = functional.bind(vlm.config, params)
-        return model(tokens, positions, model.encode_video(frames).reshape(-1, vlm.config.text.hidden_size))[0]
+        return model(tokens, positions, jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), model.encode_video(frames)))[0]
 
     whole = np.asarray(logits(vlm.params, sample.tokens[None], sample.positions[None], sample.frames))
     np.testing.assert_allclose(whole[places - 1], np.stack(streamed), atol=2e-4)

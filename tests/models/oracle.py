@@ -161,23 +161,29 @@ def our_logits(cfg: ModelConfig, params: Params, case: Case, *, dtype: Any = jnp
     )
     grids = {"image": case.image_grids, "video": case.video_grids}
     patches = {kind: pixels(cfg, case, kind) for kind in grids}
-    kinds = appearance(cfg, case)
+    blocks = appearance(cfg, case)
 
     @functools.partial(jax.jit, static_argnums=0)
     def forward(cfg: ModelConfig, params: Params, tokens: jax.Array, positions: jax.Array, patches: Any) -> jax.Array:
         module = functional.bind(cfg, params)
         seen = {kind: [module.vision(p, g) for p, g in zip(patches[kind], grids[kind], strict=True)] for kind in grids}
-        order = [seen[kind].pop(0) for kind in kinds]
-        return module(tokens, positions, jnp.concatenate(order) if order else None)[0]
+        whole = {kind: jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen[kind]) for kind in seen if seen[kind]}
+        order = [jax.tree.map(lambda x, at=at: x[at], whole[kind]) for kind, at in blocks]
+        return module(tokens, positions, jax.tree.map(lambda *parts: jnp.concatenate(parts), *order) if order else None)[0]
 
     params = jax.tree.map(lambda x: x.astype(dtype), params)
     return np.asarray(forward(cfg, params, case.tokens[None], positions[None], patches))
 
 
-def appearance(cfg: ModelConfig, case: Case) -> list[str]:
-    """Whether each block of pads is of an "image" or a "video", in order."""
-    first = np.flatnonzero(case.tokens == cfg.vision_start_token_id) + 1
-    return ["image" if token == cfg.image_token_id else "video" for token in case.tokens[first]]
+def appearance(cfg: ModelConfig, case: Case) -> list[tuple[str, slice]]:
+    """Whether each block of pads is of an "image" or a "video", in order, and which tokens of all of its kind it holds."""
+    starts, ends = (np.flatnonzero(case.tokens == mark) for mark in (cfg.vision_start_token_id, cfg.vision_end_token_id))
+    used, blocks = {"image": 0, "video": 0}, []
+    for first, end in zip(starts + 1, ends, strict=True):
+        kind = "image" if case.tokens[first] == cfg.image_token_id else "video"
+        blocks.append((kind, slice(used[kind], used[kind] + int(end - first))))
+        used[kind] += int(end - first)
+    return blocks
 
 
 @functools.cache

@@ -165,7 +165,7 @@ def test_every_state_of_the_tower(implementation):
 def test_streams_and_clips_see_what_they_would_see_alone():
     ours = oracle.build(oracle.config())[1]
     frames = np.random.default_rng(0).integers(0, 256, (2, 4, 3, 30, 30), np.uint8)
-    see = jax.jit(lambda params, frames: functional.bind(ours.config, params).encode_video(frames))
+    see = jax.jit(lambda params, frames: functional.bind(ours.config, params).encode_video(frames).tokens)
     together = see(ours.params, frames)
     assert together.shape == (2, ours.config.vision.clip_tokens(4, 30, 30), ours.config.text.hidden_size) == (2, 64, 48)
     np.testing.assert_allclose(together[1, 32:], see(ours.params, frames[1:, 2:])[0], atol=1e-5)

@@ -97,7 +97,7 @@ def forward(cfg, params, ids, positions, valid=None):
 
 @functools.partial(jax.jit, static_argnums=0)
 def see(cfg, params, frames):
-    return functional.bind(cfg, params).encode_video(frames)
+    return functional.bind(cfg, params).encode_video(frames).tokens
 
 
 def sequence(batch=2, tokens=21):

@@ -99,7 +99,7 @@ def test_with_tanh_gelu_in_the_merger_parity_fails(folders, monkeypatch):
 
     def tower():
         functional._skeleton.cache_clear()  # the activation is part of the cached structure
-        return jax.jit(lambda params: functional.bind(ours.config, params).vision(patches, (1, 6, 10)))(ours.params)
+        return jax.jit(lambda params: functional.bind(ours.config, params).vision(patches, (1, 6, 10)).tokens)(ours.params)
 
     exact = tower()
     with monkeypatch.context() as patch:
@@ -120,7 +120,7 @@ def test_vision_tower(folders, family, grid):
 
     @functools.partial(jax.jit, static_argnums=1)
     def tower(params, implementation):
-        return functional.bind(ours.config, params).vision(patches, grid, implementation=implementation)
+        return functional.bind(ours.config, params).vision(patches, grid, implementation=implementation).tokens
 
     for implementation in ("reference", "xla"):
         np.testing.assert_allclose(tower(ours.params, implementation), expected, atol=ATOL)

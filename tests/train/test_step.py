@@ -33,7 +33,7 @@ def _reference_sum(params: Params, batch: Batch) -> jax.Array:
     total = jnp.zeros(())
     for row in range(len(batch.tokens)):
         clips = batch.frames[row][batch.clip_valid[row]]
-        seen = model.encode_video(clips).reshape(-1, CONFIG.text.hidden_size)
+        seen = jax.tree.map(lambda x: x.reshape(-1, CONFIG.text.hidden_size), model.encode_video(clips))
         one = slice(row, row + 1)
         logits = model(batch.tokens[one], batch.positions[one], seen, valid=batch.valid[one])[:, :-1]
         labels = batch.labels[one, 1:]

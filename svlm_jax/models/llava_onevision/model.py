@@ -24,7 +24,7 @@ from svlm_jax.models.layers import Linear, scaled_normal
 from svlm_jax.models.llava_onevision.anyres import Size, tiling
 from svlm_jax.models.llava_onevision.config import SiglipConfig, tower
 from svlm_jax.models.llava_onevision.tower import ACTIVATIONS, SiglipTower, patchify
-from svlm_jax.models.vlm import VLM
+from svlm_jax.models.vlm import VLM, VisionFeatures
 
 
 class Projector(nnx.Module):
@@ -52,15 +52,15 @@ class LlavaOnevision(VLM):
 
     def encode_video(
         self, frames: UInt8[Array, "B F 3 height width"], *, implementation: Implementation = "auto"
-    ) -> Float[Array, "B M D"]:
-        """One clip a stream -> its embeddings, M = F · 196 in order of frames, each in raster order; no newline.
+    ) -> VisionFeatures:
+        """One clip a stream -> its features (B, M, D), M = F · 196 in order of frames, each in raster order; no newline.
 
         Frames are resized to one tile beforehand, else ConfigError.
         """
         batch, count = frames.shape[:2]
         grids = self._features(frames.reshape(-1, *frames.shape[2:]), implementation)
         pooled = _shrink(grids, (self.siglip.pooled_side,) * 2)
-        return pooled.reshape(batch, count * self.siglip.pooled_side**2, -1)
+        return VisionFeatures(pooled.reshape(batch, count * self.siglip.pooled_side**2, -1))
 
     def newline(self) -> Float[Array, "1 D"]:
         """The embedding that ends a video, and each row of an image."""
@@ -70,7 +70,7 @@ class LlavaOnevision(VLM):
         self, frames: UInt8[Array, "F 3 height width"], *, implementation: Implementation = "auto"
     ) -> Float[Array, "M D"]:
         """A whole video: its frames and the newline, M = F · 196 + 1."""
-        return jnp.concatenate([self.encode_video(frames[None], implementation=implementation)[0], self.newline()])
+        return jnp.concatenate([self.encode_video(frames[None], implementation=implementation).tokens[0], self.newline()])
 
     def image(
         self,

@@ -28,7 +28,7 @@ class QwenVisionConfig:
     intermediate_size: int
     num_heads: int
     out_hidden_size: int
-    hidden_act: Literal["silu", "quick_gelu"] = "silu"
+    hidden_act: Literal["silu", "quick_gelu", "gelu_pytorch_tanh"] = "silu"
     in_channels: int = 3
     patch_size: int = 14
     temporal_patch_size: int = 2

@@ -10,7 +10,7 @@ from svlm_jax.models.decoder import Decoder
 from svlm_jax.models.qwen2_vl.config import tower
 from svlm_jax.models.qwen2_vl.patches import Grid
 from svlm_jax.models.qwen2_vl.tower import VisionTower
-from svlm_jax.models.vlm import VLM
+from svlm_jax.models.vlm import VLM, VisionFeatures
 
 
 class Qwen(VLM):
@@ -28,8 +28,8 @@ class Qwen(VLM):
 
     def encode_video(
         self, frames: UInt8[Array, "B F 3 height width"], *, implementation: Implementation = "auto"
-    ) -> Float[Array, "B M D"]:
-        """One clip a stream -> its embeddings, M = t·h·w merged cells in raster order.
+    ) -> VisionFeatures:
+        """One clip a stream -> its features (B, M, D), M = t·h·w merged cells in raster order.
 
         Pixels are normalised and cut into patches on the device. F is a multiple of the temporal patch, height and width
         are multiples of the merged cell, else ConfigError.
@@ -38,6 +38,6 @@ class Qwen(VLM):
 
     def vision(
         self, patches: Float[Array, "P values"], grid: Grid, *, implementation: Implementation = "auto"
-    ) -> Float[Array, "M D"]:
-        """Normalised patches of one image or video, in merge order, grid = (t, h, w) static -> embeddings in raster order."""
+    ) -> VisionFeatures:
+        """Normalised patches of one image or video, in merge order, grid = (t, h, w) static -> features in raster order."""
         return self.visual(patches, grid, implementation)

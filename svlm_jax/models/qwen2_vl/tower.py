@@ -18,10 +18,11 @@ from svlm_jax.models import rope
 from svlm_jax.models.layers import MLP, LayerNorm, Linear, RMSNorm, SwiGLU, quick_gelu
 from svlm_jax.models.qwen2_vl.config import QwenVisionConfig
 from svlm_jax.models.qwen2_vl.patches import Grid, layout, patchify
-from svlm_jax.models.vlm import Tower
+from svlm_jax.models.vlm import Tower, VisionFeatures
 
 EPS = 1e-6
 exact_gelu = functools.partial(jax.nn.gelu, approximate=False)
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu_pytorch_tanh": jax.nn.gelu}  # of blocks that are no SwiGLU
 
 
 class Attention(nnx.Module):
@@ -57,7 +58,7 @@ class Block(nnx.Module):
         if cfg.hidden_act == "silu":
             self.mlp: SwiGLU | MLP = SwiGLU(width, hidden, bias=True, dtype=dtype, rngs=rngs)
         else:
-            self.mlp = MLP(width, hidden, width, activation=quick_gelu, dtype=dtype, rngs=rngs)
+            self.mlp = MLP(width, hidden, width, activation=ACTIVATIONS[cfg.hidden_act], dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -92,20 +93,18 @@ class VisionTower(Tower):
         self.blocks = nnx.List([Block(cfg, dtype=dtype, rngs=rngs) for _ in range(cfg.depth)])
         self.merger = Merger(cfg, dtype=dtype, rngs=rngs)
 
-    def encode(
-        self, frames: UInt8[Array, "B F 3 height width"], implementation: Implementation = "auto"
-    ) -> Float[Array, "B M D"]:
-        """One clip a stream -> its embeddings, M = t·h·w merged cells in raster order."""
+    def encode(self, frames: UInt8[Array, "B F 3 height width"], implementation: Implementation = "auto") -> VisionFeatures:
+        """One clip a stream -> its features (B, M, D), M = t·h·w merged cells in raster order."""
         patches, (t, h, w) = patchify(frames, self.cfg)
         batch = len(frames)
         # Temporal grids never see each other, so streams are nothing but more of them.
         merged = self(patches.reshape(-1, patches.shape[-1]), (batch * t, h, w), implementation)
-        return merged.reshape(batch, -1, merged.shape[-1])
+        return jax.tree.map(lambda x: x.reshape(batch, -1, x.shape[-1]), merged)
 
     def __call__(
         self, patches: Float[Array, "P values"], grid: Grid, implementation: Implementation = "auto"
-    ) -> Float[Array, "M D"]:
-        """Patches in merge order -> embeddings in raster order of the merged cells."""
+    ) -> VisionFeatures:
+        """Patches in merge order -> features (M, D) in raster order of the merged cells."""
         cfg, place = self.cfg, layout(grid, self.cfg)
         x = patches.astype(self.patch_embed.weight[...].dtype)
         if place.cells is not None:
@@ -116,6 +115,6 @@ class VisionTower(Tower):
             segments = place.grids if i in cfg.fullatt_block_indexes else place.windows
             x = block(x, (cos, sin), segments, implementation)
         merged = self.merger(x)
-        if place.cells is None:
-            return merged
-        return jnp.zeros_like(merged).at[place.cells].set(merged, unique_indices=True)
+        if place.cells is not None:
+            merged = jnp.zeros_like(merged).at[place.cells].set(merged, unique_indices=True)
+        return VisionFeatures(merged)
