@@ -18,6 +18,7 @@ from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.functional import Params
 from svlm_jax.models.llava_onevision.anyres import image_tokens
 from svlm_jax.models.positions import rope_positions
+from svlm_jax.models.vlm import VisionFeatures
 from svlm_jax.video.resize import resize
 from tests.models import oracle
 
@@ -155,4 +156,4 @@ def _forward(
 ) -> jax.Array:
     module = functional.bind(cfg, params)
     found = [module.video(t) if size == "video" else module.image(t, size) for t, size in zip(tiles, sizes, strict=True)]
-    return module(ids, positions, jnp.concatenate(found) if found else None)[0]
+    return module(ids, positions, VisionFeatures(jnp.concatenate(found)) if found else None)[0]
