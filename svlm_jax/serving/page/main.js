@@ -44,6 +44,7 @@ get("file").onchange = () => {
   add({ name: file.name, media: async (video) => { video.src = URL.createObjectURL(file); await video.play(); } });
 };
 get("add-address").onclick = () => get("address-dialog").showModal();
+get("address-cancel").onclick = () => get("address-dialog").close("cancel");
 get("address-dialog").onclose = () => {
   const address = get("address").value.trim();
   if (get("address-dialog").returnValue === "ok" && address) add({ name: address.replace(/\/\/[^@/]*@/, "//"), address });
