@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up themselves; they need Python >= 3.11, no GPU.
-.PHONY: demo test slow newest fuzz mutants kernels notebooks lint format clean
+.PHONY: demo serve docs test slow newest fuzz mutants kernels notebooks lint format clean
 
 # The first Python that is new enough; PYTHON=/path/to/python overrides it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -18,6 +18,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 demo: $(VENV)/runtime.stamp
 	@$(BIN)/svlm demo $(DEMO_ARGS)
+
+# Live streams through the model of this package: open the printed address, and add a drawn match.
+serve: $(VENV)/dev.stamp
+	@$(BIN)/svlm serve --model embedded --streams 4 $(SERVE_ARGS)
+
+# The documents as a site in site/.
+docs: $(VENV)/dev.stamp
+	@$(BIN)/mkdocs build --strict --quiet
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest -m "$(WHICH)" $(TEST_ARGS)

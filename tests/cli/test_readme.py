@@ -15,7 +15,8 @@ MODEL = Path(__file__).parents[1] / "golden" / "streamingvlm" / "checkpoint"
 
 @pytest.mark.slow
 def test_python_examples_run(tmp_path, monkeypatch, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "library.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) >= 3
     monkeypatch.chdir(tmp_path)
     clips.render(tmp_path / "match.mp4", frames=24 * 3)
@@ -23,11 +24,11 @@ def test_python_examples_run(tmp_path, monkeypatch, capsys):
     for block in blocks:
         exec(block.replace("mit-han-lab/StreamingVLM", str(MODEL)), names)
     assert names["session"].chunks == 3
-    assert names["state"].chunk_index.tolist() == [3]
+    assert names["pool"].chunk_index.tolist() == [3]
     assert "0 s: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/decisions.md", "docs/memory.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/decisions.md", "docs/memory.md", "docs/serving.md"])
 def test_commands_are_understood(document):
     text = (ROOT / document).read_text()
     commands = [shlex.split(line, comments=True)[1:] for line in text.splitlines() if line.startswith("    svlm ")]
@@ -39,11 +40,11 @@ def test_commands_are_understood(document):
     assert document != "README.md" or len(commands) >= 4
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/decisions.md", "docs/memory.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/decisions.md", "docs/memory.md", "docs/support.md"])
 def test_files_that_are_named_exist(document):
     text = (ROOT / document).read_text()
     named = re.findall(r"(?:`|\()((?:tests|benchmarks|docs|svlm_jax)/[\w./*-]+)", text)
-    assert document != "README.md" or len(named) > 10
+    assert document != "docs/support.md" or len(named) > 10
     assert [path for path in named if not list(ROOT.glob(path))] == []
     for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
         assert f"def {test}(" in (ROOT / path).read_text()
