@@ -30,7 +30,7 @@ from pallas_kernels import compat
 
 Implementation = Literal["auto", "reference", "xla", "splash", "cudnn", "mosaic_gpu", "mosaic_tpu", "interpret"]
 
-KERNELS = ("cache_attention", "flash_attention", "window_attention", "pooled_scores")
+KERNELS = ("cache_attention", "flash_attention", "window_attention", "pooled_scores", "decode_attention", "rms_norm")
 # What runs on one platform only, in the order in which `auto` tries them.
 PLATFORM = {"splash": "tpu", "mosaic_tpu": "tpu", "cudnn": "cuda", "mosaic_gpu": "cuda"}
 _NEEDS = {"cudnn": compat.cudnn_missing, "mosaic_gpu": compat.mosaic_gpu_missing}

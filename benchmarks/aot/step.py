@@ -53,19 +53,19 @@ def config(model: str = "qwen2.5-vl-7b") -> step.StepConfig:
     return step.StepConfig(preset(model), ring_shape(window, LENGTHS, 1.0, None), ids, Sampling().bounds, "bfloat16")
 
 
-def shapes(of: step.StepConfig, dtype=jnp.bfloat16):
-    """Parameters, state, turn, frames and active mask of one 720p stream, as shapes."""
+def shapes(of: step.StepConfig, dtype=jnp.bfloat16, streams: int = 1):
+    """Parameters, state, turn, frames and active mask of 720p streams, as shapes."""
     limits = WindowConfig().limits(1.0, None)
 
     def array(dtype, *shape):
-        return jax.ShapeDtypeStruct((1, *shape), dtype)
+        return jax.ShapeDtypeStruct((streams, *shape), dtype)
 
     i32, f32 = jnp.int32, jnp.float32
     turn = Tokens(
         token=array(i32, TURN), role=array(i32, TURN), chunk_index=array(i32, TURN), pos_offset=array(f32, 3, TURN),
         pos_step=array(f32, TURN), patch=array(i32, TURN), valid=array(jnp.bool_, TURN),
     )  # fmt: skip
-    state = jax.eval_shape(lambda: lanes.init(of, window=limits))
+    state = jax.eval_shape(lambda: lanes.init(of, streams, window=limits))
     return functional.abstract_params(of.model, dtype), state, turn, array(jnp.uint8, 2, 3, 560, 1008), array(jnp.bool_)
 
 

@@ -7,6 +7,7 @@ every tile between two warpgroups. Blocks without a live slot are neither fetche
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from pallas_kernels.hopper import blocks, forward, layout, limits
 from pallas_kernels.hopper.device import Machine
@@ -44,7 +45,39 @@ def cache_attention(
     """See `api.cache_attention`. A number of slots that is no multiple of 8 costs a padded copy of keys and values."""
     tokens, heads = query.shape[1], keys.shape[1]
     real = tokens * query.shape[2] // heads
-    tiles = forward.choose(real, keys.shape[2], query.shape[0] * heads, rotates=rope is not None)
+    rows, order = layout.fold(query, heads), query_index.repeat(real // tokens, axis=1)
+    mask = blocks.Mask(sink=sink, window=window)
+    out, lse = parts(
+        rows, order, keys, values, kv_index, rope, value_lanes, real=real, scale=scale, mask=mask, interpret=interpret
+    )
+    out, lse = out[:, :, :, :real], lse[..., :real]
+    whole, total_lse = layout.merge(out, lse) if len(out) > 1 else (out[0], lse[0])
+    attended = layout.unfold(whole, tokens).astype(query.dtype)
+    return (attended, layout.unfold_scalars(total_lse, tokens)) if return_lse else attended
+
+
+def parts(
+    rows: jax.Array,
+    order: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    kv_index: jax.Array,
+    rope: tuple[jax.Array, jax.Array] | None = None,
+    value_lanes: jax.Array | None = None,
+    *,
+    real: int,
+    scale: float,
+    mask: blocks.Mask,
+    ahead: bool = False,
+    interpret: Any = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Rows (B, K, R, H) of orders (B, R) over S parts of the cache: outputs (S, B, K, R, H), log-sum-exp (S, B, K, R).
+
+    Only the first `real` rows count. ahead: visit all blocks with a live slot, also those that only later queries see: the
+    list is then the same for all tokens of a decode loop, and no part of it.
+    """
+    batch, heads = rows.shape[:2]
+    tiles = forward.choose(real, keys.shape[2], batch * heads, rotates=rope is not None)
     slots = max(layout.up(keys.shape[2], 8), tiles.keys)
     keys, values = layout.pad(keys, 2, slots), layout.pad(values, 2, slots)
     kv_index = layout.pad(kv_index, 1, slots, value=-1)
@@ -52,19 +85,15 @@ def cache_attention(
 
     # Rows of filling repeat the last row's order, so that they do not make a block need a mask.
     total = layout.up(real, tiles.rows)
-    order = query_index.repeat(real // tokens, axis=1)
     order = layout.pad(order, 1, total, mode="edge")
-    rows = forward.Rows(layout.pad(layout.fold(query, heads), 2, total), order, order)
-
-    mask = blocks.Mask(sink=sink, window=window)
+    asking = jnp.broadcast_to(jnp.where(jnp.arange(total) == 0, 0, blocks.EMPTY - 1), order.shape) if ahead else order
     cols = blocks.columns(kv_index, kv_index, tiles.keys)
-    visits = blocks.lists(mask, order, order, cols, tiles.rows)
-    out, lse = forward.attend(
-        rows,
+    return forward.attend(
+        forward.Rows(layout.pad(rows, 2, total), order, order),
         keys,
         values,
         cols,
-        visits,
+        blocks.lists(mask, asking, asking, cols, tiles.rows),
         scale=scale,
         mask=mask,
         tiles=tiles,
@@ -73,7 +102,3 @@ def cache_attention(
         kept=layout.up(real, 8),
         machine=Machine(interpret),
     )
-    out, lse = out[:, :, :, :real], lse[..., :real]
-    whole, total_lse = layout.merge(out, lse) if tiles.splits > 1 else (out[0], lse[0])
-    attended = layout.unfold(whole, tokens).astype(query.dtype)
-    return (attended, layout.unfold_scalars(total_lse, tokens)) if return_lse else attended

@@ -20,7 +20,7 @@ from pallas_kernels.masking import FAR
 
 __all__ = [
     "DEVICE", "FAR", "LOG2E", "PER_COLUMN", "PER_ROW", "ROWS", "SHARED_MEMORY", "SMS", "TILE",
-    "Machine", "along_columns", "along_rows", "fetch", "tile_memory",
+    "Machine", "along_columns", "along_rows", "fetch", "strided", "tile_memory",
 ]  # fmt: skip
 
 LOG2E = math.log2(math.e)
@@ -88,6 +88,11 @@ class Machine:
 
 
 DEVICE = Machine()
+
+
+def strided(size: int) -> Any:
+    """The layout of a vector of `size` numbers that the threads of a warpgroup share, a multiple of 128."""
+    return plgpu.Layout.WG_STRIDED((size,), vec_size=2 if size % 256 == 0 else 1)
 
 
 def along_rows(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:

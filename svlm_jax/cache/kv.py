@@ -1,13 +1,13 @@
 """The keys and values of a decoder, as an explicit value that calls take (donated) and return."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
+
+from pallas_kernels.slots import write
 
 Slots = Float[Array, "B K C H"]
 
@@ -67,46 +67,23 @@ class KVStore:
     ) -> "KVStore":
         """The store with new tokens in their slots of a layer; a slot equal to C means that the token is not kept."""
 
-        def replaced(caches: tuple[Slots, ...], new: Array, lanes: Array | None) -> tuple[Slots, ...]:
-            return (*caches[:layer], write(caches[layer], new, slots, lanes), *caches[layer + 1 :])
+        return self.replaced(
+            layer,
+            write(self.keys[layer], keys, slots, self.lanes),
+            write(self.rotated[layer], rotated, slots),
+            write(self.values[layer], values, slots, self.lanes),
+        )
+
+    def replaced(self, layer: int, keys: Slots, rotated: Slots, values: Slots) -> "KVStore":
+        """The store with other arrays for a layer."""
+
+        def other(caches: tuple[Slots, ...], new: Slots) -> tuple[Slots, ...]:
+            return (*caches[:layer], new, *caches[layer + 1 :])
 
         return dataclasses.replace(
-            self,
-            keys=replaced(self.keys, keys, self.lanes),
-            values=replaced(self.values, values, self.lanes),
-            rotated=replaced(self.rotated, rotated, None),
+            self, keys=other(self.keys, keys), rotated=other(self.rotated, rotated), values=other(self.values, values)
         )
 
     def read(self, layer: int) -> tuple[Slots, Slots]:
         """The rotated keys (B, K, C, H) and the values (P, K, C, H) that a layer attends to."""
         return self.rotated[layer], self.values[layer]
-
-
-def write(
-    cache: Float[Array, "P K C H"],
-    new: Float[Array, "B T K H"],
-    slots: Int[Array, "B T"],
-    lanes: Int[Array, "B"] | None = None,
-) -> Float[Array, "P K C H"]:
-    """Puts new tokens into their slots, in place; a slot equal to C means that the token is not kept.
-
-    lanes: of each row, see `KVStore`; a row of lane P is not kept.
-    """
-    lanes, groups = jnp.arange(len(new)) if lanes is None else lanes, jnp.arange(cache.shape[1])
-    # One index a row of H numbers. With whole (K, H) windows, XLA for CPUs turns the write of a single token into a
-    # dynamic-update-slice, fuses that into each of its readers, and then has to copy the whole cache for them.
-    index = lanes[:, None, None], groups, slots[:, :, None]
-    put = functools.partial(_put, index=index)
-    if cache.dtype.itemsize != 2:
-        return put(cache, new.astype(cache.dtype))
-    return lax.platform_dependent(cache, new.astype(cache.dtype), cpu=functools.partial(_put_bits, index=index), default=put)
-
-
-def _put(cache: jax.Array, new: jax.Array, *, index: tuple[jax.Array, ...]) -> jax.Array:
-    return cache.at[index].set(new, mode="drop")
-
-
-def _put_bits(cache: jax.Array, new: jax.Array, *, index: tuple[jax.Array, ...]) -> jax.Array:
-    """`_put` of 16-bit numbers as integers: XLA for CPUs scatters bfloat16 by way of a float32 copy of the whole cache."""
-    bits = functools.partial(lax.bitcast_convert_type, new_dtype=jnp.uint16)
-    return lax.bitcast_convert_type(_put(bits(cache), bits(new), index=index), cache.dtype)

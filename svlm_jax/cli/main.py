@@ -23,6 +23,7 @@ from svlm_jax.host.standard_streams import (
     open_closed_streams,
     say,
 )
+from svlm_jax.host.xla_flags import set_gpu_flags
 
 DESCRIPTION = """\
 Streaming vision-language models: a video file, URL, webcam or RTSP stream goes in; once a second the model speaks;
@@ -107,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     arguments = parser().parse_args(words, argparse.Namespace(words=words))
+    set_gpu_flags()
     handler = logging.StreamHandler()
     handler.setFormatter(Plain("svlm: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -276,33 +276,49 @@ def retained_ids(slots: Slots, vocab: int) -> Bool[Array, "V"]:
     return jnp.zeros(vocab, bool).at[jnp.where(slots.order >= 0, slots.token, vocab)].set(True, mode="drop")
 
 
+def _append_words(
+    prefilled: Prefilled, token: Int[Array, "B extra"], run: Bool[Array, "B extra"], config: StepConfig
+) -> tuple[Slots, Int[Array, "B extra"]]:
+    """The slots behind the prefill with the words of a reply that are `run`, and the logical places of those."""
+    streams, extra = token.shape
+    words = Tokens(
+        token=token,
+        role=jnp.full_like(token, Role.ASST_WORDS),
+        chunk_index=jnp.broadcast_to(prefilled.rows.chunk_index[:, None], token.shape),
+        pos_offset=jnp.zeros((streams, 3, extra), jnp.float32),
+        pos_step=jnp.ones((streams, extra), jnp.float32),
+        patch=jnp.zeros_like(token),
+        valid=run,
+    )
+    position = (prefilled.position[:, None] + jnp.arange(extra))[:, None].repeat(3, axis=1)
+    slot = jnp.where(run, prefilled.decode_slot, config.ring.slots)
+    return jax.vmap(ring.append)(prefilled.rows.slots, slot, words, position)
+
+
 def reply(
     params: Params, pool: StreamState, prefilled: Prefilled, lanes: Lanes = None, *, config: StepConfig
 ) -> tuple[StreamState, StepOutput]:
     """Decodes the replies and closes the second. The last token of each gets its K/V in the next second."""
     module, rows, active = functional.bind(config.model, params), prefilled.rows, prefilled.active
-    streams = len(active)
+    streams, extra = prefilled.decode_slot.shape
+    # The slots' metadata is not part of the loop: its tokens have their places beforehand, and nothing sees a later place.
+    tokens = jnp.zeros_like(prefilled.decode_slot)
+    planned, order = _append_words(prefilled, tokens, jnp.broadcast_to(active[:, None], tokens.shape), config)
 
-    def run_token(carry: tuple[Slots, KVStore], token: Array, number: Array, on: Array) -> tuple[tuple[Slots, KVStore], Array]:
-        slots, store = carry
-        decode_slot = jnp.take_along_axis(prefilled.decode_slot, jnp.maximum(number, 0)[:, None], axis=1)
-        word = Tokens(
-            token=token,
-            role=jnp.full((streams, 1), Role.ASST_WORDS, jnp.int32),
-            chunk_index=rows.chunk_index[:, None],
-            pos_offset=jnp.zeros((streams, 3, 1), jnp.float32),
-            pos_step=jnp.ones((streams, 1), jnp.float32),
-            patch=jnp.zeros((streams, 1), jnp.int32),
-            valid=on[:, None],
-        )
-        slot = jnp.where(on[:, None], decode_slot, config.ring.slots)
+    def run_token(store: KVStore, token: Array, number: Array, on: Array) -> tuple[KVStore, Array]:
+        at = jnp.clip(number, 0, extra - 1)[:, None]
+        slot = jnp.where(on[:, None], jnp.take_along_axis(prefilled.decode_slot, at, axis=1), config.ring.slots)
+        place = jnp.where(on[:, None], jnp.take_along_axis(order, at, axis=1), -1)
         position = jnp.broadcast_to((prefilled.position + number)[:, None, None], (streams, 3, 1))
-        slots, store, hidden = _run(module, config, slots, store, word, module.embed(token), slot, position)
-        return (slots, store), module.logits(hidden[:, 0])
+        hidden, written = module.decode(
+            module.embed(token), position, store, slot, place, planned.order, implementation=config.implementation
+        )
+        assert written is not None  # a store goes in, so one comes out
+        return written, module.logits(hidden[:, 0])
 
-    (slots, store), said = generate(
+    store, said = generate(
         run_token,
-        (rows.slots, prefilled.store),
+        prefilled.store,
         prefilled.logits,
         penalized_ids=jax.vmap(lambda s: retained_ids(s, config.model.text.vocab_size))(rows.slots),
         key=fold_in(rows.key, rows.chunk_index),
@@ -312,6 +328,8 @@ def reply(
         stop=config.turns.stop,
         keep_logits=config.keep_logits,
     )
+    run = jnp.arange(extra) < said.count[:, None] - 1
+    slots, _ = _append_words(prefilled, said.token[:, :extra], run, config)
     after = dataclasses.replace(
         rows,
         slots=slots,

@@ -6,6 +6,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from pallas_kernels.cache_attention import cache_attention
+from pallas_kernels.decode_attention import decode_attention
 from pallas_kernels.dispatch import Implementation
 from pallas_kernels.flash_attention import flash_attention
 from svlm_jax.cache.kv import KVStore
@@ -57,6 +58,9 @@ class StoreAttention:
     def __call__(
         self, layer: int, query: Float[Array, "B T N H"], keys: Float[Array, "B T K H"], values: Float[Array, "B T K H"]
     ) -> Float[Array, "B T N H"]:
+        fused = keys.shape[1] == 1 and self.store.values[layer].dtype == query.dtype
+        if fused and self.implementation in ("auto", "mosaic_gpu"):
+            return self._decode(layer, query, keys, values)
         rotated = rope.rotate(keys, *self.rope_tables)
         self.store = self.store.write(layer, keys, values, rotated, self.slots)
         read_keys, read_values = self.store.read(layer)
@@ -71,3 +75,25 @@ class StoreAttention:
             implementation=self.implementation,
         )
         return attended.astype(query.dtype)
+
+    def _decode(self, layer: int, query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+        """A single token: rotating, writing and attending are one operation, which on a GPU takes two kernels."""
+        store = self.store
+        attended, *written = decode_attention(
+            query,
+            keys,
+            values,
+            store.keys[layer],
+            store.rotated[layer],
+            store.values[layer],
+            self.slots,
+            self.query_index,
+            self.kv_index,
+            self.rope_tables[0][:, :, 0],
+            self.rope_tables[1][:, :, 0],
+            store.lanes,
+            scale=self.scale,
+            implementation=self.implementation,
+        )
+        self.store = store.replaced(layer, *written)
+        return attended

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
+from pallas_kernels import rms_norm as kernels
 from svlm_jax.models.quant import QuantArray
 
 
@@ -25,9 +26,9 @@ def precision(dtype: DTypeLike) -> lax.Precision:
 
 def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
     """x (..., D) over its root mean square, computed in float32 and returned in x's dtype (Zhang & Sennrich 2019)."""
-    wide = x.astype(jnp.float32)
-    wide = wide * lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + eps)
-    return wide.astype(x.dtype) * weight
+    # XLA for GPUs makes one kernel of this for several rows, and two for a single one: a decoded token's.
+    one_row = x.size == x.shape[-1]
+    return kernels.rms_norm(x, weight, eps=eps, implementation="auto" if one_row else "xla")
 
 
 def layer_norm(x: jax.Array, weight: jax.Array, bias: jax.Array, eps: float) -> jax.Array:

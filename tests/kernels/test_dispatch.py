@@ -13,8 +13,10 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from pallas_kernels import dispatch
 from pallas_kernels.cache_attention import cache_attention
+from pallas_kernels.decode_attention import decode_attention
 from pallas_kernels.flash_attention import flash_attention
 from pallas_kernels.pooled_scores import pooled_scores
+from pallas_kernels.rms_norm import rms_norm
 from pallas_kernels.shapes import cases
 from pallas_kernels.window_attention import window_attention
 
@@ -24,6 +26,20 @@ KERNELS = {
     "flash_attention": lambda name, q, *_: flash_attention(q, q[:, :, :K], q[:, :, :K], scale=1.0, implementation=name),
     "window_attention": lambda name, q, *_: window_attention(q[0], q[0], q[0], segments=(T,), scale=1.0, implementation=name),
     "pooled_scores": lambda name, q, k, order, slots: pooled_scores(q, k, order, slots, scale=1.0, implementation=name),
+    "decode_attention": lambda name, q, k, order, slots: decode_attention(
+        q[:, :1],
+        *(k[:, :, 0][:, None],) * 2,
+        k,
+        k,
+        k,
+        order[:, -1:],
+        order[:, -1:],
+        slots,
+        *(jnp.ones((B, 1, H // 2)),) * 2,
+        scale=1.0,
+        implementation=name,
+    )[0],
+    "rms_norm": lambda name, q, *_: rms_norm(q, jnp.ones(q.shape[-1], q.dtype), eps=1e-6, implementation=name),
 }
 
 
@@ -52,7 +68,8 @@ def test_every_kernel_is_tested():
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_auto_is_decided_at_lowering(kernel):
-    assert "tpu_custom_call" in calls(kernel, "auto", "tpu", *arrays())
+    # On a TPU, a decoded token's attention is that of `cache_attention`, and a norm is XLA's.
+    assert ("tpu_custom_call" in calls(kernel, "auto", "tpu", *arrays())) == (kernel != "rms_norm")
     assert not calls(kernel, "auto", "cpu", *arrays())
     on_gpu = calls(kernel, "auto", "cuda", *arrays())
     if (chosen := dispatch.preferred(kernel, "cuda")) == "xla":
@@ -69,7 +86,8 @@ def test_auto_on_a_cpu_is_xla_bit_for_bit(kernel):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_kernel_does_not_run_on_another_platform(kernel):
-    with pytest.raises(NotImplementedError, match=f"{kernel} cannot run as 'mosaic_tpu': .* platform other than tpu"):
+    reason = ".* platform other than tpu" if dispatch.implementations(kernel, "tpu") else "there is no mosaic_tpu kernel of it"
+    with pytest.raises(NotImplementedError, match=f"{kernel} cannot run as 'mosaic_tpu': {reason}"):
         jax.jit(functools.partial(KERNELS[kernel], "mosaic_tpu"))(*arrays())
 
 
