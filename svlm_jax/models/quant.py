@@ -5,7 +5,7 @@
 
 A product converts values as it reads them and scales its outputs, so no wider copy of a weight exists. Only the decoder's
 matrices and the embeddings are quantised, symmetrically and rounded to the nearest value: norms, biases and the vision tower,
-which together are a tenth of a model, stay as they are.
+which together are a tenth of a model, stay as they are, and so do mixtures of experts.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from svlm_jax.errors import ConfigError
 Scheme = Literal["int8", "fp8"]
 LARGEST = {"int8": 127.0, "fp8": 448.0}
 _DTYPES = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn}
-_MATRICES = re.compile(r"decoder\.(layers\.(\d+\.)?(attn|mlp)\.\w+|head)\.weight")
+_MATRICES = re.compile(r"decoder\.(layers\.(\d+\.)?(attn\.(qkv|o)|mlp\.(gate_up|down))|head)\.weight")
 _TABLE = "decoder.embed.weight"
 
 

@@ -93,6 +93,21 @@ def test_seven_billion_parameters_take_half():
     assert 8.8e9 < small < 9.1e9 < 0.56 * whole
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("decoder.embed.weight", "table"),
+        ("decoder.head.weight", "matrix"),
+        ("decoder.layers.11.mlp.down.weight", "matrix"),
+        ("decoder.layers.0.attn.q_norm.weight", None),
+        ("decoder.layers.0.attn.qkv.bias", None),
+        ("visual.blocks.0.attn.qkv.weight", None),
+    ],
+)
+def test_what_is_quantised(path, expected):
+    assert quant.kind(path) == expected
+
+
 def test_unknown_schemes_are_named():
     with pytest.raises(ConfigError, match="quantize='int3': expected one of int8, fp8"):
         hf.load(checkpoints.tiny(), quantize="int3")
