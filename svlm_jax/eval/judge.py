@@ -27,7 +27,7 @@ from svlm_jax.errors import EndpointError, EvalError
 from svlm_jax.eval.files import Entry
 from svlm_jax.eval.items import Item
 from svlm_jax.host.chat_client import Endpoint
-from svlm_jax.host.files import Appender
+from svlm_jax.host.files import Appender, writing
 from svlm_jax.host.json_files import read_json_lines
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,8 @@ class Judge:
         self.name = endpoint.model
         self._endpoint, self._workers = endpoint, workers
         self._lock = threading.Lock()
+        with writing(cache.parent):
+            cache.parent.mkdir(parents=True, exist_ok=True)
         self._lines = Appender(cache)
         before = [Entry(record, where) for where, record in read_json_lines(cache, EvalError)]
         self._kept = {record.text("key"): Verdict(record.text("answer"), record.text("date")) for record in before}

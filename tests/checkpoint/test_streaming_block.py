@@ -9,7 +9,7 @@ from svlm_jax.cache.window import WindowConfig
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.streaming_block import pixel_bounds, stop_ids, streaming_block, suppressed_ids
 from svlm_jax.cli import main as cli
-from svlm_jax.cli import watch
+from svlm_jax.cli.stream_spec import settings_of
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import CheckpointError
 from svlm_jax.prompt.commentary import QUERY
@@ -34,7 +34,7 @@ def test_a_checkpoint_sets_the_defaults_of_its_streams():
 
 def test_flags_come_before_the_checkpoint():
     def settings(*flags):
-        return watch._settings(cli.parser().parse_args(["watch", "x.mp4", "--model", "m", *flags]), BLOCK)
+        return settings_of(cli.parser().parse_args(["watch", "x.mp4", "--model", "m", *flags]), BLOCK)
 
     assert settings().window == WindowConfig(vision=16, text=64, sink=8, tail=96) and settings().query is None
     asked = settings("--window", "tail=7", "--query", "Why?", "--temperature", "0.5", "--positions", "native")

@@ -136,7 +136,7 @@ def inf_streams(folder: Path) -> Path:
     path = folder / "Youtube_Basketball" / "abc.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
     times = [10.0 * i for i in range(100)] + [1000 + i / RATE for i in range(220 * RATE)]
-    clips.render(path, times=times, first=0, size=(56, 84))
+    clips.render(path, times=times, first=0, size=(56, 84), gop=1)  # whole pictures: a still must be paid for in bytes
     game = [[900.0, 900.5, "early"], [998.0, 998.5, "tip"], [999.0, 1001.0, "off"], [1010.0, 1010.5, "three"]]
     write(folder / "eval_all_metadata.jsonl", [{"video": "Youtube_Basketball/abc.mp4", "title": "A vs B", "content": game}])
     line = {"video": "Youtube_Basketball/abc.mp4", "title": "A vs B"}

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from svlm_jax.errors import ConfigError, EvalError, StreamError
+from svlm_jax.errors import ConfigError, EvalError, OutputError, StreamError
 from svlm_jax.eval.benchmarks import BENCHMARKS
 from svlm_jax.eval.interface import Answer
 from svlm_jax.eval.records import stored
@@ -210,5 +210,5 @@ def test_rows_that_make_no_sense(folder, tmp_path):
 
 def test_folders_that_cannot_be_made(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EvalError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be written: Not a directory"):
         run_row(planned(folder, tmp_path / "file"), by_number(), "last")

@@ -38,7 +38,8 @@ def test_a_folder_becomes_samples(
     path = tmp_path / "train_with_seeks.jsonl"
     assert annotate.main([str(games), str(path), *options]) == 0
     assert [(sample.start, sample.end) for sample in AnnotationFile(path)] == times
-    assert f"{len(times)} samples are in {path}" in capsys.readouterr().err
+    count = f"{len(times)} samples are" if len(times) > 1 else "1 sample is"
+    assert f"{count} in {path}" in capsys.readouterr().err
 
 
 def test_a_language_model_has_its_say(

@@ -43,7 +43,7 @@ def test_memory_needs_nothing_but_the_configuration(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["configs/none.py"], "svlm: there is no configuration configs/none.py."),
+        (["configs/none.py"], "svlm: there is no configuration configs/none.py: expected a Python file"),
         ([CONFIG, "mesh.fsdp=3", "--devices", "8"], "svlm: the mesh (data=1, fsdp=3, tensor=1) needs 3 devices"),
         ([CONFIG, "data.pipeline.batch=6", "--devices", "8"], "svlm: a batch of 6 samples does not divide by the 8 devices"),
     ],
