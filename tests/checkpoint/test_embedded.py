@@ -37,11 +37,13 @@ def test_it_is_streamed_as_it_was_trained():
     assert block["sampling"]["temperature"] == 0 and block["sampling"]["repetition_penalty"] == 1
 
 
+@pytest.mark.slow
 def test_it_tells_a_match_that_it_has_not_seen():
     figures = evaluate_match(StreamingVLM.from_pretrained("embedded"), 77, 2)
     assert figures["event_f1"] >= 0.9 and figures["silence_precision"] >= 0.95
 
 
+@pytest.mark.slow
 def test_it_recalls_what_it_saw_and_guesses_without():
     figures = evaluate_facts(StreamingVLM.from_pretrained("embedded-facts"), 77, 1)
     assert figures["right"] >= 0.9 and figures["blank"] <= 0.4

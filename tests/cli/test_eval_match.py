@@ -16,6 +16,7 @@ def embedded(monkeypatch):
     monkeypatch.setattr(hf, "EMBEDDED_FOLDER", checkpoints.match())
 
 
+@pytest.mark.slow
 def test_figures_table_and_manifest(tmp_path, capsys):
     file = tmp_path / "match.json"
     assert cli.main(["eval", "match", "--seed", "3", "--minutes", "0.1", "--json", str(file), "--window", "vision=4"]) == 0

@@ -110,18 +110,18 @@ def native_positions(slots, limits, native_next):
     return ORIGINAL.kept_positions(slots, dataclasses.replace(limits, native=jnp.bool_(True)), native_next)
 
 
-def stale_workspace(module, state):
-    cache, begin = ORIGINAL.workspace(module, state)
-    return dataclasses.replace(cache, rotated=module.rotate(state.keys, state.slots.native)), begin
+def stale_workspace(module, pool, rows, lanes):
+    cache, begin = ORIGINAL.workspace(module, pool, rows, lanes)
+    return dataclasses.replace(cache, rotated=module.rotate(pool.keys, rows.slots.native)), begin
 
 
-def free_slots_visible(module, config, slots, cache, new, x, slot, position):
+def free_slots_visible(module, config, slots, cache, new, x, slot, position, deepstack=()):
     after, order = jax.vmap(ring.append)(slots, slot, new, position)
     hidden, cache = module.decode(x, position, cache, slot, order, jnp.maximum(after.order, 0))
     return after, cache, hidden
 
 
-def causal_by_slot(module, config, slots, cache, new, x, slot, position):
+def causal_by_slot(module, config, slots, cache, new, x, slot, position, deepstack=()):
     after, order = jax.vmap(ring.append)(slots, slot, new, position)
     by_slot = jnp.where(after.order >= 0, jnp.arange(after.order.shape[1]), -1)
     hidden, cache = module.decode(x, position, cache, slot, jnp.where(order >= 0, slot, -1), by_slot)

@@ -43,6 +43,7 @@ def test_a_question_leaves_no_trace(watcher):
     assert watcher.say() == expected[2] and watch(watcher, 3, 4) == expected[3:]
 
 
+@pytest.mark.slow
 def test_a_snapshot_can_be_gone_back_to(watcher):
     expected = watch(watcher, 0, 5)
     watch(watcher, 0, 3)

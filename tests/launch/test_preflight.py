@@ -19,6 +19,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "PROBE_BYTES", 1 << 16)
 
 
+@pytest.mark.slow
 def test_everything_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = [*CHANGES, f"folder={tmp_path}", f"model.tokenizer={tiny()}"]
     assert preflight.main([CONFIG, *changes]) == 0

@@ -31,6 +31,7 @@ def test_words_and_marks_are_one_token_and_all_else_comes_back(folder: Path) -> 
     assert len(tokenizer.encode("Time=7205.0-7206.0s")) == 7
 
 
+@pytest.mark.slow
 def test_the_embedded_model_is_small_and_its_chunks_fit(folder: Path) -> None:
     config = load_config(ROOT / "configs" / "match.py", [f"model.tokenizer={folder}"])
     source = Source.of(config.model)
