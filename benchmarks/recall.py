@@ -27,8 +27,9 @@ import numpy as np
 import rich.console
 import rich.table
 
-from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cache import policies
 from svlm_jax.cache.memory_state import memory_bytes
+from svlm_jax.cache.policies.base import MemoryPolicy
 from svlm_jax.errors import EvalError, SvlmError
 from svlm_jax.eval.results import Rows, manifest
 from svlm_jax.prompt.qa import Answer
@@ -86,11 +87,11 @@ CLAIMS = (
 )
 
 
-def memory_of(mode: Mode, minutes: float) -> MemoryConfig:
+def memory_of(mode: Mode, minutes: float) -> MemoryPolicy:
     """The full memory has room for all of the stream; all others have the budget."""
     whole = (int(minutes * 60 / GRID) + CLIP) * CELLS
     budget = whole if mode.memory["policy"] == "full" else BUDGET
-    return MemoryConfig(**{"budget": budget, "clip_frames": CLIP, **mode.memory})
+    return policies.memory_policy(**{"budget": budget, "clip_frames": CLIP, **mode.memory})
 
 
 def due(facts: Facts, now: float, ages: Sequence[float]) -> Iterator[tuple[float, Fact]]:
@@ -125,7 +126,7 @@ def measure(vlm: StreamingVLM, name: str, seed: int, minutes: float, ages: Seque
     return {
         "mode": name,
         "seed": seed,
-        "memory": dataclasses.asdict(memory),
+        "memory": policies.to_json(memory),
         "ages": list(ages),
         "asked": [len(found[age]) for age in ages],
         "right": [sum(right for right, _ in found[age]) for age in ages],

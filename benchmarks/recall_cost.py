@@ -31,8 +31,8 @@ import jax
 import numpy as np
 
 from benchmarks.soak import resident_bytes
-from svlm_jax.cache.memory_config import MemoryConfig, Policy
 from svlm_jax.cache.memory_state import memory_bytes
+from svlm_jax.cache.policies import memory_policy
 from svlm_jax.checkpoint.named import SIZES
 from svlm_jax.engine.sampling import key_of
 from svlm_jax.host.files import write_json
@@ -75,8 +75,8 @@ def feed(stream: QASession, frames: int, side: int = SIDE) -> None:
 
 def first_token(vlm: StreamingVLM, frames: int) -> dict[str, Any]:
     """The stream grows; the memory, and the wait for an answer, must not."""
-    feed(vlm.qa_session(memory=MemoryConfig(budget=3072)), CLIP)  # compiles
-    stream, rows, seen, spent = vlm.qa_session(memory=MemoryConfig(budget=3072)), [], 0, 0.0
+    feed(vlm.qa_session(memory=memory_policy(budget=3072)), CLIP)  # compiles
+    stream, rows, seen, spent = vlm.qa_session(memory=memory_policy(budget=3072)), [], 0, 0.0
     turn, early = stream.dialogue.turn(QUESTION, None, None), stream
     for mark in (m for m in MARKS if m <= frames):
         begin = time.perf_counter()
@@ -93,7 +93,7 @@ def first_token(vlm: StreamingVLM, frames: int) -> dict[str, Any]:
 
 def filled(vlm: StreamingVLM, policy: str) -> QASession:
     """A memory of 12,000 tokens that is full."""
-    stream = vlm.qa_session(memory=MemoryConfig(policy=policy), max_new_tokens=32)
+    stream = vlm.qa_session(memory=memory_policy(policy), max_new_tokens=32)
     feed(stream, 2 * CLIP, LARGE)
     return stream
 
@@ -101,11 +101,10 @@ def filled(vlm: StreamingVLM, policy: str) -> QASession:
 def retrieval(stream: QASession) -> dict[str, Any]:
     question = recalling._padded(stream.dialogue.turn(QUESTION, None, None))
     key, limits = key_of(0)[None], jax.tree.map(lambda x: x[None], stream.sampling.limits)
-    policies: dict[str, Policy] = {"forty_per_cent": "vsb+par", "everything": "vsb"}  # the latter reads the memory where it is
+    names = {"forty_per_cent": "vsb+par", "everything": "vsb"}  # the latter reads the memory where it is
     read, reply, words = {}, {}, {}
-    for name, policy in policies.items():
-        memory = dataclasses.replace(stream.config.memory, policy=policy)
-        config = dataclasses.replace(stream.config, memory=memory)
+    for name, policy in names.items():
+        config = dataclasses.replace(stream.config, memory=memory_policy(policy))
         read[name] = functools.partial(recalling._read, stream.vlm.params, stream.state, question, config=config)
         reply[name] = functools.partial(recalling._reply, stream.vlm.params, read[name](), key, limits, config=config)
         words[name] = int(reply[name]()[1][0])

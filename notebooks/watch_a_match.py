@@ -105,10 +105,10 @@ print(f"scores told rightly, which were on the board only at the beginning: {rep
 # every minute, and never again. LiveVLM's memory keeps some of what it saw, and an answer reads a fifth of that.
 
 # %%
-from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cache.policies import memory_policy
 from svlm_jax.synthetic.facts import Facts
 
-memory = MemoryConfig(policy="vsb+par", budget=810, retrieve=0.2)
+memory = memory_policy("vsb+par", budget=810, retrieve=0.2)
 recall = svlm_jax.StreamingVLM.from_pretrained("embedded-facts").qa_session(memory=memory, max_new_tokens=4)
 with svlm_jax.open_source("synthetic:facts?seed=2026&minutes=10", size=(84, 84), fps=0.5, chunk_seconds=4) as source:
     for _ in recall.watch(source):

@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from svlm_jax.cache.memory_config import MemoryConfig as MemoryConfig
+    from svlm_jax.cache.policies import memory_policy as memory_policy
     from svlm_jax.cache.window import WindowConfig as WindowConfig
     from svlm_jax.engine.commentate import StepConfig as StepConfig
     from svlm_jax.engine.commentate import step as step
@@ -35,7 +35,7 @@ _HOME = {
     "Answer": "prompt.qa",
     "Caption": "streaming.caption",
     "FrameSource": "video.source",
-    "MemoryConfig": "cache.memory_config",
+    "memory_policy": "cache.policies",
     "ModelConfig": "models.config",
     "QASession": "streaming.qa_session",
     "QASettings": "streaming.qa_session",

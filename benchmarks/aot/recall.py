@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.aot import target
-from svlm_jax.cache.memory_config import MemoryConfig
 from svlm_jax.cache.memory_state import empty_memory, memory_shape
+from svlm_jax.cache.policies import memory_policy
 from svlm_jax.engine import answer, remember
 from svlm_jax.engine.answer import Question
 from svlm_jax.engine.remember import Clip, QAConfig
@@ -48,7 +48,7 @@ class Compiled:
 
 def config(model: str = MODEL) -> QAConfig:
     """Pictures are LLaVA-OneVision's 384 x 384, or as many tokens (14 x 14) of a Qwen model."""
-    memory, llava = MemoryConfig(), model.startswith("llava")
+    memory, llava = memory_policy(), model.startswith("llava")
     grid, step = ((32, 1, 196), 0.0) if llava else ((16, 14, 14), 8.0)
     shape = memory_shape(memory, prefix=PREFIX, grid=grid, seconds=2.0 if llava else 4.0, step=step)
     sampling = Sampling(temperature=0.0, top_k=0, repetition_penalty=1.0, max_new_tokens=64)

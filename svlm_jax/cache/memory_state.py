@@ -9,12 +9,7 @@
 
 Keys are un-rotated. Each layer keeps tokens of its own choice but equally many, so which slots are live is common to all
 layers, and what a slot holds (`TokenMeta`) is not. Survivors move to the front, in order of the stream: slot order is stream
-order. What is kept when a clip comes, and what a question reads, is the policy:
-
-    full      everything, up to the budget (then the stream must end)     fifo     the newest tokens
-    window    the last seconds                                            top-k    the best by score, the last frames whole
-    vsb       Vision Sink Bucketing (`vsb`), everything is read           vsb+par  and a question reads pages (`par`)
-    last-frames   nothing but the last frames, seen afresh for each question: the control that memories must beat
+order. What is kept when a clip comes, and what a question reads, is the policy (`cache.policies`).
 """
 
 import dataclasses
@@ -29,96 +24,20 @@ from jaxtyping import Array, Bool, Float, Int
 
 from svlm_jax.cache import vsb
 from svlm_jax.cache.kv import KVShape
-from svlm_jax.cache.memory_config import MemoryConfig, Positions
-from svlm_jax.errors import ConfigError
+from svlm_jax.cache.memory_shape import MemoryShape, TokenMeta
+from svlm_jax.cache.policies.base import MemoryPolicy, Positions
 
 NEVER = -1  # the place of a slot that holds nothing
 
 
-@dataclasses.dataclass(frozen=True)
-class MemoryShape:
-    """Everything about a memory that decides array shapes, and what positions need to know of the pictures.
-
-    Attributes:
-      prefix: P, tokens before the video.
-      grids: temporal grids of a clip; rows, columns: merged cells of a picture.
-      seconds: stream time between two grids. step: positions between two grids; 0 = tokens have 1-D positions.
-      budget: M, tokens kept. short: those of them that are never compressed.
-    """
-
-    prefix: int
-    grids: int
-    rows: int
-    columns: int
-    seconds: float
-    step: float
-    budget: int
-    short: int
-
-    @property
-    def cells(self) -> int:
-        """Tokens of a temporal grid."""
-        return self.rows * self.columns
-
-    @property
-    def clip(self) -> int:
-        return self.grids * self.cells
-
-    @property
-    def vision(self) -> int:
-        """Slots behind the prefix; all slots together are a multiple of 8, which GPU kernels need."""
-        return self.budget + self.clip + -(self.prefix + self.budget + self.clip) % 8
-
-    @property
-    def slots(self) -> int:
-        return self.prefix + self.vision
-
-    @property
-    def held(self) -> int:
-        """Vision slots that can be live between clips; again a multiple of 8 with the prefix, if there is room for that."""
-        return min(self.budget + -(self.prefix + self.budget) % 8, self.vision)
-
-    def pages(self, page: int) -> int:
-        """Pages of the long-term memory."""
-        return -(-(self.budget - self.short) // page)
-
-
-def memory_shape(config: MemoryConfig, *, prefix: int, grid: tuple[int, int, int], seconds: float, step: float) -> MemoryShape:
+def memory_shape(policy: MemoryPolicy, *, prefix: int, grid: tuple[int, int, int], seconds: float, step: float) -> MemoryShape:
     """The slots that a memory needs for clips of grid (t, h, w), t temporal grids of `seconds` each.
 
     Raises ConfigError when the budget cannot hold a clip, or nothing but the short-term memory.
     """
     grids, rows, columns = grid
-    cells = rows * columns
-    frames_a_grid = config.clip_frames / grids
-    short = math.ceil(config.recent_frames / frames_a_grid) * cells if config.scored else 0
-    budget = config.budget
-    if config.policy == "window":
-        budget = math.ceil(config.window / seconds - 1e-6) * cells
-    elif config.policy == "last-frames":
-        budget = grids * cells
-    elif budget < grids * cells:
-        raise ConfigError(
-            f"memory budget={budget}: expected at least the {grids * cells} tokens of a clip of {config.clip_frames} frames of "
-            f"{rows}x{columns} tokens"
-        )
-    if budget <= short:
-        raise ConfigError(
-            f"memory budget={budget}: expected more than the {short} tokens of recent_frames={config.recent_frames}"
-        )
+    budget, short = policy.tokens(grids=grids, cells=rows * columns, seconds=seconds)
     return MemoryShape(prefix, grids, rows, columns, seconds, step, budget, short)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TokenMeta:
-    """What the vision slots of one layer hold (with a leading axis of layers in `MemoryState`)."""
-
-    place: Int[Array, "B V"]  # of the token among all vision tokens of the stream
-    grid: Int[Array, "B V"]  # temporal grid of the stream
-    row: Int[Array, "B V"]
-    column: Int[Array, "B V"]
-    second: Float[Array, "B V"]  # stream time of its frames
 
 
 @jax.tree_util.register_dataclass
@@ -145,14 +64,14 @@ class MemoryState:
 
 
 def empty_memory(
-    config: MemoryConfig, shape: MemoryShape, kv: KVShape, *, width: int, batch: int = 1, dtype: DTypeLike
+    policy: MemoryPolicy, shape: MemoryShape, kv: KVShape, *, width: int, batch: int = 1, dtype: DTypeLike
 ) -> MemoryState:
     """A memory of nothing, without its prefix. width: D, of the embeddings by which similar frames are left out."""
     held = (kv.num_layers, batch, shape.vision)
     return MemoryState(
         keys=kv.empty(batch, shape.slots, dtype),
         values=kv.empty(batch, shape.slots, dtype),
-        means=kv.empty(batch, shape.pages(config.page), jnp.float32) if config.paged else (),
+        means=kv.empty(batch, shape.pages(policy.page), jnp.float32) if policy.page else (),
         meta=TokenMeta(
             place=jnp.full(held, NEVER, jnp.int32),
             grid=jnp.zeros(held, jnp.int32),
@@ -163,7 +82,7 @@ def empty_memory(
         count=jnp.zeros(batch, jnp.int32),
         seen=jnp.zeros(batch, jnp.int32),
         grids=jnp.zeros(batch, jnp.int32),
-        newest=jnp.zeros((batch, width if config.similar is not None else 0), jnp.float32),
+        newest=jnp.zeros((batch, width if policy.similar is not None else 0), jnp.float32),
     )
 
 
@@ -236,7 +155,7 @@ def with_prefix(position: Float[Array, "B 3 R"], prefix: int) -> Float[Array, "B
 
 
 def keep(
-    config: MemoryConfig,
+    policy: MemoryPolicy,
     shape: MemoryShape,
     meta: TokenMeta,
     score: Float[Array, "B V"] | None,
@@ -247,29 +166,6 @@ def keep(
 
     score: of each slot, where the policy goes by scores. seen: tokens of the stream, the new clip included.
     """
-    one = functools.partial(_kept, config, shape)
-    kept = jax.vmap(one, in_axes=(0, 0 if config.scored else None, 0, 0))(meta, score, count, seen)
+    one = functools.partial(policy.keep, shape)
+    kept = jax.vmap(one, in_axes=(0, 0 if policy.scored else None, 0, 0))(meta, score, count, seen)
     return jax.vmap(functools.partial(vsb.compact, budget=shape.budget))(kept), kept.sum(1).astype(jnp.int32)
-
-
-def _kept(
-    config: MemoryConfig, shape: MemoryShape, meta: TokenMeta, score: Array | None, count: Array, seen: Array
-) -> Bool[Array, "V"]:
-    newest = vsb.recent(count, shape.vision, shape.budget)
-    if config.policy == "window":
-        last = jnp.max(jnp.where(newest, meta.second, -jnp.inf))
-        return newest & (meta.second > last - config.window + shape.seconds / 2)
-    if score is None:
-        return newest
-    long = shape.budget - shape.short
-    return vsb.compress(
-        score,
-        meta.place,
-        count,
-        seen,
-        budget=shape.budget,
-        short=shape.short,
-        top=long if config.policy == "top-k" else round((1 - config.scatter) * long),
-        capacity=config.capacity,
-        by_stream=config.buckets == "stream",
-    )

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cache.policies import memory_policy
 from svlm_jax.cli import options
 from svlm_jax.cli.values import number
 
@@ -46,7 +46,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     )
     options.add_video(parser.add_argument_group("video"), fps=0.5)
     memory = parser.add_argument_group("memory")
-    options.add_memory(memory, why="what is kept of the video and read for an answer", default=MemoryConfig())
+    options.add_memory(memory, why="what is kept of the video and read for an answer", default=memory_policy())
     return parser
 
 
@@ -95,7 +95,7 @@ def _settings(arguments: argparse.Namespace) -> "QASettings":
     from svlm_jax.streaming.qa_session import QASettings
 
     settings = QASettings(
-        memory=arguments.memory or MemoryConfig(),
+        memory=arguments.memory or memory_policy(),
         fps=arguments.fps,
         max_pixels=arguments.max_pixels,
         max_new_tokens=arguments.max_new_tokens,

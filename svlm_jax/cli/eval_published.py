@@ -176,7 +176,7 @@ def _model_of(arguments: argparse.Namespace, benchmark: "Benchmark") -> "Comment
         return _watcher(arguments)
     if benchmark.judging == "pair":
         raise ConfigError(
-            f"--memory {arguments.memory.policy}: {benchmark.name} is commentary; expected a benchmark of questions"
+            f"--memory {arguments.memory.name}: {benchmark.name} is commentary; expected a benchmark of questions"
         )
     from svlm_jax.eval.qa_adapter import QAAdapter
 

@@ -8,9 +8,10 @@
 import argparse
 import dataclasses
 import functools
-from typing import Any, get_args
+from typing import Any
 
-from svlm_jax.cache.memory_config import USES, MemoryConfig, Policy
+from svlm_jax.cache import policies
+from svlm_jax.cache.policies.base import MemoryPolicy
 from svlm_jax.cli.values import number, size, window
 from svlm_jax.errors import ConfigError
 
@@ -154,41 +155,43 @@ def add_window(group: argparse._ArgumentGroup, *, cache: bool = True) -> None:
     )
 
 
-def add_memory(group: argparse._ArgumentGroup, *, why: str, default: MemoryConfig | None) -> None:
+def add_memory(group: argparse._ArgumentGroup, *, why: str, default: MemoryPolicy | None) -> None:
     """What questions are answered from. default: None where a command answers from the cache of the captions without it."""
-    base = default or MemoryConfig()
-    fields = ", ".join(f"{field.name}={getattr(base, field.name)}" for field in _fields())
-    about = "from the cache of the captions" if default is None else default.policy
+    base = default or policies.memory_policy()
+    settings = ", ".join(f"{name}={getattr(base, name, field.default)}" for name, field in _settings().items())
+    about = "from the cache of the captions" if default is None else default.name
     group.add_argument(
         "--memory",
         type=functools.partial(memory, base=base),
         default=None,
         metavar="POLICY[,NAME=VALUE]",
-        help=f"{why}: {', '.join(get_args(Policy))}, with settings of its own, such as vsb+par,budget=6000 (default: {about}; "
-        f"settings: {fields})",
+        help=f"{why}: {', '.join(policies.POLICIES)}, with settings of its own, such as vsb+par,budget=6000 (default: {about}; "
+        f"settings: {settings})",
     )
 
 
-def _fields() -> list[dataclasses.Field]:
-    """The settings that a memory may have."""
-    return [field for field in dataclasses.fields(MemoryConfig) if field.name != "policy"]
+def _settings() -> dict[str, dataclasses.Field[Any]]:
+    """The settings that any memory has, by name."""
+    return {name: field for policy in policies.POLICIES for name, field in policies.options(policy).items()}
 
 
-def memory(text: str, base: MemoryConfig | None = None) -> MemoryConfig:
-    """`vsb+par`, or a policy with settings: `vsb+par,budget=6000,retrieve=0.2`. base: has what is not given."""
+def memory(text: str, base: MemoryPolicy) -> MemoryPolicy:
+    """`vsb+par`, or a policy with settings: `vsb+par,budget=6000,retrieve=0.2`. base: its changes of defaults hold too."""
     policy, *parts = (part.strip() for part in text.split(","))
-    fields = {field.name: field for field in _fields()}
+    if policy not in policies.POLICIES:
+        raise argparse.ArgumentTypeError(f"{policy!r} is no memory: expected one of {', '.join(policies.POLICIES)}")
+    own, settings = policies.options(policy), _settings() | policies.options(policy)
     given: dict[str, Any] = {}
     for part in parts:
         name, equals, value = part.partition("=")
-        if not equals or name not in fields or name in given:
-            raise argparse.ArgumentTypeError(f"{part!r} is not one of {', '.join(f'{name}=...' for name in fields)}, each once")
-        given[name] = _value(name, value, fields[name].default)
-    if policy not in get_args(Policy):
-        raise argparse.ArgumentTypeError(f"{policy!r} is no memory: expected one of {', '.join(get_args(Policy))}")
-    own = {name: getattr(base, name) for name in fields if base is not None and policy in USES.get(name, ())}
+        if not equals or name not in settings or name in given:
+            expected = ", ".join(f"{name}=..." for name in settings)
+            raise argparse.ArgumentTypeError(f"{part!r} is not one of {expected}, each once")
+        given[name] = _value(name, value, settings[name].default)
+    shared = {name: getattr(base, name) for name in policies.options(base.name) if name in own}
+    changed = {name: value for name, value in shared.items() if value != own[name].default}
     try:
-        return MemoryConfig.of(policy, **{**own, **given})  # type: ignore[arg-type]
+        return policies.memory_policy(policy, **(changed | given))
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

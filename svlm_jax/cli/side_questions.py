@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cache.policies import memory_policy
 from svlm_jax.cli import options
 from svlm_jax.errors import ConfigError, StreamError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from svlm_jax.video.chunk import Chunk
 
 TYPED = "-"  # --ask - reads questions from the keyboard
-BESIDE = MemoryConfig(clip_frames=8)  # short clips, so that a second beside captions never has to wait for long
+BESIDE = memory_policy(clip_frames=8)  # short clips, so that a second beside captions never has to wait for long
 
 
 def add_questions(group: argparse._ArgumentGroup) -> None:
@@ -35,7 +35,7 @@ def add_questions(group: argparse._ArgumentGroup) -> None:
 
 def check_questions(arguments: argparse.Namespace) -> None:
     if arguments.memory is not None and not arguments.ask:
-        raise ConfigError(f"--memory {arguments.memory.policy} without --ask: nothing would read it, expected a question.")
+        raise ConfigError(f"--memory {arguments.memory.name} without --ask: nothing would read it, expected a question.")
 
 
 def questions_beside(arguments: argparse.Namespace, session: "Session") -> "SideQuestions | None":

@@ -192,7 +192,7 @@ def read_layer(
 ) -> RetrievedKV:
     """What a layer reads for queries that are not rotated: pages and the short-term memory, or all that it holds."""
     shape, memory = config.shape, config.memory
-    if memory.paged:
+    if memory.page:
         slot, live = _pages(layer, count, q, question, decoder, config)
         meta = mem.take_meta(layer.meta, slot)
         prefix = jnp.broadcast_to(jnp.arange(shape.prefix), (len(slot), shape.prefix))
@@ -217,7 +217,7 @@ def read_layer(
 def _pages(
     layer: MemoryLayer, count: Array, q: Array, question: Question, decoder: Decoder, config: QAConfig
 ) -> tuple[Int[Array, "B R"], Bool[Array, "B R"]]:
-    """The vision slots that a layer reads, in order, and which are live: the chosen pages, then the short-term memory."""
+    """The vision slots that a layer reads, in order, and which are live: see `MemoryPolicy.select`."""
     shape, memory = config.shape, config.memory
     assert layer.means is not None  # a paged memory has them
     if memory.page_positions:
@@ -225,11 +225,7 @@ def _pages(
         begin = mem.positions(layer.meta, live, shape, "original")[1]
         place = begin[:, None] + jnp.arange(q.shape[1])
         q = rope.rotate(q, *decoder.rope_tables(jnp.repeat(place[:, None], 3, axis=1), heads_axis=2))
-    long = jnp.maximum(count - shape.short, 0)
-    score = pages.page_scores(q, question.asked, layer.means)
-    slot = pages.slots_of(pages.choose(score, long, page=memory.page, share=memory.retrieve), page=memory.page)
-    short = long[:, None] + jnp.arange(shape.short)
-    live = jnp.concatenate([slot < long[:, None], short < count[:, None]], axis=1)
-    slot = jnp.minimum(jnp.concatenate([slot, short], axis=1), shape.vision - 1)
+    slot, live = memory.select(q, question.asked, layer.means, count, shape.short)
+    slot = jnp.minimum(slot, shape.vision - 1)
     spare = ((0, 0), (0, -(shape.prefix + slot.shape[1]) % 8))  # GPU kernels read whole tiles of 8 rows
     return jnp.pad(slot, spare), jnp.pad(live, spare)

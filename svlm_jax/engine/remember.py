@@ -3,7 +3,7 @@
     memory = begin(params, prefix, ...)             system turn
     memory = watch(params, memory, clip, ...)       vision tower -> prefill -> score -> compress
 
-A clip attends to all that is kept and to itself; its last queries score what is kept; the policy decides (`cache.memory`).
+A clip attends to all that is kept and to itself; its last queries score what is kept; the policy decides (`cache.policies`).
 Each layer keeps tokens of its own, so positions differ from layer to layer, for keys and for queries.
 """
 
@@ -20,8 +20,9 @@ from pallas_kernels.pooled_scores import pooled_scores
 from svlm_jax.cache import kv, pages
 from svlm_jax.cache import memory_state as mem
 from svlm_jax.cache.frame_filter import novel
-from svlm_jax.cache.memory_config import MemoryConfig
-from svlm_jax.cache.memory_state import MemoryShape, MemoryState, TokenMeta
+from svlm_jax.cache.memory_shape import MemoryShape, TokenMeta
+from svlm_jax.cache.memory_state import MemoryState
+from svlm_jax.cache.policies.base import MemoryPolicy
 from svlm_jax.engine.sampling import SamplingBounds
 from svlm_jax.models import functional, rope
 from svlm_jax.models.config import ModelConfig
@@ -41,7 +42,7 @@ class QAConfig:
     """
 
     model: ModelConfig
-    memory: MemoryConfig
+    memory: MemoryPolicy
     shape: MemoryShape
     stop: tuple[int, ...]
     sampling: SamplingBounds
@@ -218,7 +219,7 @@ def compress(
     moved = mem.take_meta(layer.meta, index)
     meta = jax.tree.map(lambda old, new: old.at[:, : shape.budget].set(new), layer.meta, moved)
     layer = MemoryLayer(front(layer.keys), front(layer.values), layer.means, meta)
-    if memory.paged:
+    if memory.page:
         layer = dataclasses.replace(layer, means=page_means(layer, count, config, decoder))
     return layer, count
 

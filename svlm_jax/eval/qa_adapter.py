@@ -1,9 +1,9 @@
 """A `QASession` behind the six verbs of an evaluation: questions answered from LiveVLM's memory, or one to compare it with."""
 
-import dataclasses
 from typing import Any
 
-from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cache import policies
+from svlm_jax.cache.policies.base import MemoryPolicy
 from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.eval.commentary_adapter import CommentaryAdapter
 from svlm_jax.eval.interface import Answer, View
@@ -19,14 +19,14 @@ class QAAdapter:
       max_new_tokens: of an answer.
     """
 
-    def __init__(self, watcher: CommentaryAdapter, memory: MemoryConfig, *, max_new_tokens: int) -> None:
+    def __init__(self, watcher: CommentaryAdapter, memory: MemoryPolicy, *, max_new_tokens: int) -> None:
         self.name, self.generation_config = watcher.name, watcher.generation_config
         self._watcher, self._memory, self._max_new_tokens = watcher, memory, max_new_tokens
         self._recall: QASession | None = None
 
     def reset(self, view: View) -> None:
         if view.query is not None:
-            raise ConfigError(f"memory {self._memory.policy} answers questions: expected a benchmark without commentary")
+            raise ConfigError(f"memory {self._memory.name} answers questions: expected a benchmark without commentary")
         self._recall = None
         if view.once:
             self._watcher.reset(view)
@@ -39,7 +39,7 @@ class QAAdapter:
         (self._recall or self._watcher).feed(chunk)
 
     def say(self) -> str:
-        raise StreamError(f"memory {self._memory.policy} answers questions and says nothing by itself")
+        raise StreamError(f"memory {self._memory.name} answers questions and says nothing by itself")
 
     def ask(self, question: str, *, max_new_tokens: int) -> Answer:
         if self._recall is None:
@@ -60,4 +60,4 @@ class QAAdapter:
             self._watcher.restore(saved)
 
     def describe(self) -> dict[str, Any]:
-        return {**self._watcher.describe(), "memory": dataclasses.asdict(self._memory)}
+        return {**self._watcher.describe(), "memory": policies.to_json(self._memory)}

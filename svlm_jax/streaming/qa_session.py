@@ -1,6 +1,6 @@
 """Questions about a stream, at any time: frames in, answers out. All compute is in `remember` and `answer`.
 
-recall = vlm.qa_session(memory=MemoryConfig(policy="vsb+par", budget=12_000))
+recall = vlm.qa_session(memory=memory_policy("vsb+par", budget=12_000))
 for seconds in recall.watch("match.mp4"):
     ...
 answer = recall.ask("Who scored first?")
@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from pallas_kernels.dispatch import Implementation
-from svlm_jax.cache.memory_config import Buckets, MemoryConfig, Policy, Positions
+from svlm_jax.cache import policies
 from svlm_jax.cache.memory_state import MemoryState, memory_shape
+from svlm_jax.cache.policies.base import MemoryPolicy
 from svlm_jax.checkpoint.streaming_block import stop_ids, suppressed_ids
 from svlm_jax.engine import answer as answering
 from svlm_jax.engine import remember
@@ -30,7 +31,7 @@ from svlm_jax.engine.answer import Question, QuestionState
 from svlm_jax.engine.remember import Clip, QAConfig
 from svlm_jax.engine.sampling import Sampling, key_of
 from svlm_jax.errors import CheckpointError, ConfigError, StreamError
-from svlm_jax.host.schema import Choice, Flag, Kind, ListOf, Nullable, Number, Object, Record, Text, Whole
+from svlm_jax.host.schema import Choice, Kind, ListOf, Nullable, Number, Object, Record, Text, Whole
 from svlm_jax.prompt.commentary import SYSTEM
 from svlm_jax.prompt.qa import Answer, Dialogue, Turn
 from svlm_jax.streaming import saved
@@ -57,7 +58,7 @@ class QASettings:
       implementation: attention implementation, see `pallas_kernels.dispatch`.
     """
 
-    memory: MemoryConfig = MemoryConfig()
+    memory: MemoryPolicy = dataclasses.field(default_factory=policies.memory_policy)
     fps: float = 0.5
     max_pixels: int | None = None
     sampling: Sampling | None = None
@@ -77,32 +78,12 @@ class QASettings:
         """What `QASession.save` wrote, from a file that `where` names; CheckpointError when it does not hold that."""
         fields = Record(data, where, CheckpointError).fields(_SETTINGS)
         if "memory" in fields:
-            memory = Record(fields["memory"], f"{where}, memory", CheckpointError).fields(_MEMORY)
-            fields["memory"] = MemoryConfig(**memory)
+            fields["memory"] = policies.from_json(fields["memory"], f"{where}, memory")
         if fields.get("sampling") is not None:
             fields["sampling"] = sampling_from_json(fields["sampling"], f"{where}, sampling")
         return cls(**fields)
 
 
-_TOKENS = Whole(least=1, most=2**24)
-_SHARE = Number(least=0, most=1)
-_MEMORY: Mapping[str, Kind[Any]] = {
-    "policy": Choice(get_args(Policy)),
-    "budget": _TOKENS,
-    "clip_frames": _TOKENS,
-    "recent_frames": Whole(least=0, most=2**24),
-    "scatter": _SHARE,
-    "capacity": _TOKENS,
-    "queries": _TOKENS,
-    "buckets": Choice(get_args(Buckets)),
-    "page": _TOKENS,
-    "retrieve": _SHARE,
-    "page_positions": Flag(),
-    "positions": Choice(get_args(Positions)),
-    "window": Number(above=0, most=1e8),
-    "frames": _TOKENS,
-    "similar": Nullable(Number(least=-1, most=1)),
-}
 _SETTINGS: Mapping[str, Kind[Any]] = {
     "memory": Object(),
     "fps": Number(above=0, most=1000),
@@ -181,7 +162,7 @@ class QASession:
             self._pending.append((chunk.start + (chunk.end - chunk.start) * i / count, frame))
             if len(self._pending) > self._frames_a_clip:
                 self._pending.pop(0)  # only the control of the last frames lets them pile up
-            if len(self._pending) == self._frames_a_clip and self.settings.memory.policy != "last-frames":
+            if len(self._pending) == self._frames_a_clip and not self.settings.memory.afresh:
                 self._make_room(len(self._pending), chunk.start)
                 self._state = _watch(self.vlm.params, self.state, self._clip(), config=self.config)
                 self._pending = []
@@ -218,7 +199,7 @@ class QASession:
     def _make_room(self, frames: int, second: float) -> None:
         """A memory that keeps everything must end when its budget does."""
         config = self.config
-        if config.memory.policy != "full":
+        if config.memory.forgets:
             return
         held = int(self.state.count[0]) + -(-frames // self._frames_a_grid) * config.shape.cells
         if held > config.shape.budget:
@@ -303,7 +284,7 @@ class QASession:
         Raises StreamError when it has not seen any video yet.
         """
         about = {
-            "settings": dataclasses.asdict(self.settings),
+            "settings": {**dataclasses.asdict(self.settings), "memory": policies.to_json(self.settings.memory)},
             "sampling": dataclasses.asdict(self.sampling),
             "picture": self.picture,
             "frames": self._frames,
@@ -351,8 +332,7 @@ class QASession:
 
     @property
     def _frames_a_clip(self) -> int:
-        memory = self.settings.memory
-        return memory.frames if memory.policy == "last-frames" else memory.clip_frames
+        return self.settings.memory.clip_frames
 
     def _build(self, shape: tuple[int, ...]) -> None:
         """Chooses the capacity from the settings and the first picture, and puts the prefix into a fresh memory."""
@@ -387,7 +367,7 @@ class QASession:
     def _check_positions(self, chunk: Chunk) -> None:
         """Positions that keep their gaps grow with the stream, beyond what a model was made for."""
         shape, most = self.config.shape, self.vlm.config.text.max_position_embeddings
-        if self.config.memory.positions == "contiguous" or self.config.memory.policy == "last-frames":
+        if self.config.memory.positions == "contiguous" or self.config.memory.afresh:
             return
         grids = (self._frames + len(chunk.frames)) / self._frames_a_grid
         if shape.prefix + grids * (shape.step or shape.cells) > most:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cache.policies import memory_policy
 from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic.facts import Facts
 from svlm_jax.video.chunk import Chunk
@@ -26,7 +26,7 @@ def evaluate_facts(vlm: StreamingVLM, seed: int, minutes: float) -> dict[str, fl
     """
     found: dict[str, list[bool]] = {"right": [], "blank": []}
     grids = int(minutes * 60 / GRID)
-    memory = MemoryConfig(policy="full", budget=max(grids, 1) * CELLS, clip_frames=2)
+    memory = memory_policy("full", budget=max(grids, 1) * CELLS, clip_frames=2)
     for name, answers in found.items():
         for every in SPACING:
             facts = Facts(seed, every)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from svlm_jax.cache import memory_state as mem
-from svlm_jax.cache.memory_config import MemoryConfig
-from svlm_jax.cache.memory_state import MemoryShape, TokenMeta, memory_shape
+from svlm_jax.cache.memory_shape import MemoryShape, TokenMeta
+from svlm_jax.cache.memory_state import memory_shape
+from svlm_jax.cache.policies import memory_policy, options
 from svlm_jax.errors import ConfigError
 from svlm_jax.models.presets import preset
 
@@ -19,14 +20,14 @@ GRID = MemoryShape(prefix=PREFIX, grids=2, rows=1, columns=2, seconds=2.0, step=
 
 def test_a_budget_must_hold_a_clip():
     with pytest.raises(ConfigError, match="budget=100: expected at least the 192 tokens of a clip"):
-        memory_shape(MemoryConfig(budget=100), prefix=9, grid=(16, 3, 4), seconds=4.0, step=8.0)
+        memory_shape(memory_policy(budget=100), prefix=9, grid=(16, 3, 4), seconds=4.0, step=8.0)
     with pytest.raises(ConfigError, match="budget=192: expected more than the 192 tokens of recent_frames=32"):
-        memory_shape(MemoryConfig(budget=192, recent_frames=32), prefix=9, grid=(16, 3, 4), seconds=4.0, step=8.0)
+        memory_shape(memory_policy(budget=192, recent_frames=32), prefix=9, grid=(16, 3, 4), seconds=4.0, step=8.0)
 
 
 def test_published_defaults():
     """LLaVA-OneVision at 0.5 frames a second: 12,000 tokens, 2 recent frames of 196, 726 pages of the rest, a clip of 6,272."""
-    shape = memory_shape(MemoryConfig(), prefix=14, grid=(32, 14, 14), seconds=2.0, step=0.0)
+    shape = memory_shape(memory_policy(), prefix=14, grid=(32, 14, 14), seconds=2.0, step=0.0)
     assert (shape.budget, shape.short, shape.clip, shape.pages(16)) == (12_000, 392, 6_272, 726)
     assert shape.slots % 8 == 0 and 0 <= shape.slots - (14 + 12_000 + 6_272) < 8
 
@@ -34,9 +35,9 @@ def test_published_defaults():
 def test_the_state_is_the_published_size_and_knows_no_stream_length():
     """7B, bfloat16: 57,344 bytes a token; nothing in the state is longer for a longer stream."""
     text = preset("qwen2.5-vl-7b").text
-    shape = memory_shape(MemoryConfig(policy="vsb"), prefix=14, grid=(32, 14, 14), seconds=2.0, step=0.0)
+    shape = memory_shape(memory_policy("vsb"), prefix=14, grid=(32, 14, 14), seconds=2.0, step=0.0)
     state = jax.eval_shape(
-        lambda: mem.empty_memory(MemoryConfig(policy="vsb"), shape, text.kv_shape, width=text.hidden_size, dtype=jnp.bfloat16)
+        lambda: mem.empty_memory(memory_policy("vsb"), shape, text.kv_shape, width=text.hidden_size, dtype=jnp.bfloat16)
     )
     kv = 57_344 * shape.slots
     assert kv < mem.memory_bytes(state) < 1.03 * kv
@@ -60,7 +61,7 @@ def test_a_clip_goes_on_where_the_stream_stands():
     """Two grids of 1 x 2 cells behind the six tokens, of three grids, that the stream has had."""
     text = preset("qwen2.5-vl-7b").text
     memory = jax.eval_shape(
-        lambda: mem.empty_memory(MemoryConfig(), GRID, text.kv_shape, width=text.hidden_size, dtype=jnp.bfloat16)
+        lambda: mem.empty_memory(memory_policy(), GRID, text.kv_shape, width=text.hidden_size, dtype=jnp.bfloat16)
     )
     memory = dataclasses.replace(memory, seen=jnp.asarray([6]), grids=jnp.asarray([3]))
     new = mem.incoming(memory, GRID, jnp.asarray([[6.0, 8.0]]))
@@ -89,7 +90,8 @@ def test_one_axis_positions_count_tokens():
 
 def kept(policy, count, seen, score=None, **changes):
     """Places that a layer keeps of the first `count` of 12 slots, which hold the newest tokens of a stream."""
-    config = MemoryConfig(policy=policy, budget=8, clip_frames=4, recent_frames=2, **changes)
+    small = {"budget": 8, "clip_frames": 4, "recent_frames": 2}
+    config = memory_policy(policy, **{name: value for name, value in small.items() if name in options(policy)}, **changes)
     shape = memory_shape(config, prefix=PREFIX, grid=(2, 1, 2), seconds=2.0, step=1.0)
     places = np.arange(seen - count, seen).tolist() + [0] * (shape.vision - count)
     scores = None if score is None else jnp.asarray([list(score) + [0.0] * (shape.vision - count)], jnp.float32)

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cache.policies import memory_policy
 from svlm_jax.cli import main as cli
 from svlm_jax.cli.side_questions import SideQuestions
 from svlm_jax.errors import StreamError
@@ -87,7 +87,7 @@ def test_questions_beside_captions_change_no_caption_and_stand_in_every_output(v
 def test_a_rehearsal_leaves_the_stream_before_its_first_second():
     """What compiles for a live stream does so on a twin."""
     vlm = StreamingVLM.from_pretrained(checkpoints.tiny(), dtype="float32")
-    beside = SideQuestions(vlm.qa_session(memory=MemoryConfig(budget=60, clip_frames=8), fps=2.0), ["0:01 What?"])
+    beside = SideQuestions(vlm.qa_session(memory=memory_policy(budget=60, clip_frames=8), fps=2.0), ["0:01 What?"])
     frames = np.zeros((2, 3, 56, 84), np.uint8)
     beside.rehearse(Chunk(frames, 7.0, 8.0))
     assert beside.recall.position == 0 and beside.schedule.recall is beside.recall

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from svlm_jax.cache.memory_config import MemoryConfig
 from svlm_jax.cache.memory_state import empty_memory, memory_shape
+from svlm_jax.cache.policies import memory_policy
 from svlm_jax.checkpoint.random import random_config
 from svlm_jax.engine import answer, remember
 from svlm_jax.engine.answer import Question
@@ -25,7 +25,7 @@ def config(policy: str) -> QAConfig:
     model = random_config("qwen2_5_vl", "medium")
     text = dataclasses.replace(model.text, num_layers=2)
     vision = dataclasses.replace(model.vision, depth=1, fullatt_block_indexes=())
-    memory = MemoryConfig(policy=policy, clip_frames=64)
+    memory = memory_policy(policy, clip_frames=64)
     shape = memory_shape(memory, prefix=PREFIX, grid=GRID, seconds=4.0, step=8.0)
     # The reference keeps all operations in sight: loops over blocks are counted once.
     return QAConfig(

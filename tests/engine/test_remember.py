@@ -7,15 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svlm_jax.cache.memory_config import MemoryConfig
-from svlm_jax.cache.memory_state import TokenMeta, memory_shape
+from svlm_jax.cache.memory_shape import TokenMeta
+from svlm_jax.cache.memory_state import memory_shape
+from svlm_jax.cache.policies import memory_policy
 from svlm_jax.checkpoint.random import random_config
 from svlm_jax.engine import remember
 from svlm_jax.engine.remember import ClipWrite, MemoryLayer, QAConfig
 from svlm_jax.engine.sampling import Sampling
 
 B, PREFIX, R = 2, 3, 4
-MEMORY = MemoryConfig(policy="vsb+par", budget=12, clip_frames=4, recent_frames=2, queries=R, page=2)
+MEMORY = memory_policy("vsb+par", budget=12, clip_frames=4, recent_frames=2, queries=R, page=2)
 SHAPE = memory_shape(MEMORY, prefix=PREFIX, grid=(2, 1, 3), seconds=2.0, step=1.0)
 CONFIG = QAConfig(random_config("qwen2_5_vl"), MEMORY, SHAPE, (), Sampling().bounds, implementation="xla")
 K, N, H = CONFIG.model.text.num_kv_heads, CONFIG.model.text.num_heads, CONFIG.model.text.head_dim

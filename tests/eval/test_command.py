@@ -79,7 +79,7 @@ def test_answers_from_a_memory(reader, tmp_path, monkeypatch):
     made = []
 
     def recaller(watcher, memory, *, max_new_tokens):
-        made.append((memory.policy, memory.budget, max_new_tokens))
+        made.append((memory.name, memory.budget, max_new_tokens))
         return watcher
 
     monkeypatch.setattr("svlm_jax.eval.qa_adapter.QAAdapter", recaller)

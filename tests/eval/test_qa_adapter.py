@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cache.policies import memory_policy
 from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.eval.benchmarks import BENCHMARKS
 from svlm_jax.eval.commentary_adapter import CommentaryAdapter
@@ -16,7 +16,7 @@ from tests import checkpoints
 from tests.eval import sets
 from tests.streaming.streams import chunk
 
-MEMORY = MemoryConfig(policy="vsb+par", budget=64, clip_frames=4, queries=4)
+MEMORY = memory_policy("vsb+par", budget=64, clip_frames=4, queries=4)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svlm_jax.cache.memory_config import MemoryConfig
+from svlm_jax.cache.policies import memory_policy
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.random import random_config, write_random_checkpoint
 from svlm_jax.errors import CheckpointError
@@ -89,7 +89,7 @@ def test_it_is_read_written_and_asked(mean, tmp_path):
     side = loaded.config.vision.image_size
     answers = []
     for colour in (20, 200):
-        stream = vlm.qa_session(memory=MemoryConfig(policy="full", budget=8, clip_frames=4), fps=1.0)
+        stream = vlm.qa_session(memory=memory_policy("full", budget=8, clip_frames=4), fps=1.0)
         stream.feed(Chunk(frames=np.full((4, 3, side, side), colour, np.uint8), start=0.0, end=4.0))
         answers.append(np.asarray(stream.read(stream.dialogue.turn("Which colour?", None, None)).logits))
     assert np.abs(answers[0] - answers[1]).max() > 1e-3, "what was seen changes what is said"

@@ -2,15 +2,14 @@
 
 import dataclasses
 import functools
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svlm_jax.cache.memory_config import MemoryConfig, Policy
 from svlm_jax.cache.memory_state import memory_bytes
+from svlm_jax.cache.policies import POLICIES, memory_policy, options
 from svlm_jax.engine import remember
 from svlm_jax.engine.answer import QuestionState
 from svlm_jax.engine.remember import Clip
@@ -30,7 +29,7 @@ SIZE = (56, 84)  # 2 x 3 tokens
 CELLS = 6
 QUESTION = "What happened?"
 ASKED = [name for name, family in registry.FAMILIES.items() if "ask" in family.capabilities]
-SMALL = MemoryConfig(budget=60, clip_frames=8, recent_frames=2, queries=8, page=4)  # a clip has 24 tokens
+SMALL = {"budget": 60, "clip_frames": 8, "recent_frames": 2, "queries": 8, "page": 4}  # a clip has 24 tokens
 GREEDY = Sampling(temperature=0.0, top_k=0, repetition_penalty=1.0, max_new_tokens=4)
 
 
@@ -49,7 +48,8 @@ def model(family="qwen2_5_vl") -> StreamingVLM:
 
 
 def recall(policy="vsb+par", *, family="qwen2_5_vl", **changes) -> QASession:
-    memory = dataclasses.replace(SMALL, policy=policy, **changes)
+    own = {name: value for name, value in SMALL.items() if name in options(policy)}
+    memory = memory_policy(policy, **(own | changes))
     return model(family).qa_session(memory=memory, fps=1.0, sampling=GREEDY)
 
 
@@ -87,7 +87,7 @@ def test_every_token_of_an_answer_is_drawn_by_a_key_of_its_own():
     hot = dataclasses.replace(GREEDY, temperature=1e6, max_new_tokens=8)
 
     def drawn(seed):
-        stream = model().qa_session(memory=dataclasses.replace(SMALL, policy="fifo"), fps=1.0, sampling=hot, seed=seed)
+        stream = model().qa_session(memory=memory_policy("fifo", budget=60, clip_frames=8), fps=1.0, sampling=hot, seed=seed)
         return watch(stream, 0, 1).ask(QUESTION).tokens
 
     assert len(set(drawn(1))) > 4
@@ -189,7 +189,7 @@ def test_the_state_is_as_large_after_many_clips_as_before_the_first():
     assert memory_bytes(stream.state) == size and recall_module._watch._cache_size() == compiled <= programs + 1
 
 
-@pytest.mark.parametrize("policy", get_args(Policy))
+@pytest.mark.parametrize("policy", POLICIES)
 def test_no_clip_changes_the_shape_of_the_state(policy):
     """In shapes alone, so that it holds for streams of every length."""
     stream = watch(recall(policy), 0, 1)
@@ -218,7 +218,7 @@ def test_a_hundred_thousand_frames():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", get_args(Policy))
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("family", ASKED)
 def test_every_family_works_with_every_memory(family, policy):
     """Seven chunks into a memory of four, the last clip still open: what is kept, what is read, and an answer."""
@@ -459,7 +459,7 @@ def test_a_full_memory_says_so():
 
 def test_original_positions_end_where_the_model_does():
     """At a frame in 500 s, each pair of frames is 2,000 positions behind the one before: 32,768 hold 16 of them."""
-    memory = dataclasses.replace(SMALL, budget=120, clip_frames=40, positions="original")
+    memory = memory_policy(**{**SMALL, "budget": 120, "clip_frames": 40, "positions": "original"})
     slow = model().qa_session(memory=memory, fps=1 / 500)
     watch(slow, 0, 16)
     with pytest.raises(StreamError, match="original positions pass the model's 32768 at 32 s"):

@@ -6,12 +6,12 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from lmms_eval.api.model import lmms
 from PIL import Image
 
-from svlm_jax.cache.memory_config import MemoryConfig, Policy
+from svlm_jax.cache.policies import POLICIES, memory_policy
 from svlm_jax.checkpoint.streaming_block import pixel_bounds
 from svlm_jax.errors import ConfigError, EvalError, SourceError, StreamError
 from svlm_jax.eval import protocols
@@ -35,7 +35,7 @@ class Svlm(lmms):
       pretrained: a checkpoint folder, a hub id, or "embedded". revision, dtype: of it.
       row: "stream", "prefix" or "last", see `protocols`.
       fps, prefix_frames, last_frames, last_fps: of the row, see `Protocol`.
-      recall, budget: answer from a memory of this policy and size, see `MemoryConfig`; None = from the model's own window.
+      recall, budget: answer from a memory of this policy and size, see `cache.policies`; None = from the model's own window.
       max_pixels: of a frame; None = as trained.
       batch_size, max_batch_size, device: given by lmms-eval. One request comes after the other, on the device that JAX sees.
 
@@ -50,7 +50,7 @@ class Svlm(lmms):
         revision: str | None = None,
         dtype: str = "auto",
         row: Row = "stream",
-        recall: Policy | None = None,
+        recall: str | None = None,
         budget: int | None = None,
         max_pixels: int | None = None,
         batch_size: int | str = 1,
@@ -63,14 +63,14 @@ class Svlm(lmms):
             raise ConfigError(f"row={row!r}: expected one of {', '.join(ROWS)}")
         if str(batch_size) != "1":
             raise ConfigError(f"batch_size={batch_size}: expected 1, a stream is watched by itself")
-        if recall is not None and recall not in get_args(Policy):
-            raise ConfigError(f"recall={recall!r}: expected one of {', '.join(get_args(Policy))}")
+        if recall is not None and recall not in POLICIES:
+            raise ConfigError(f"recall={recall!r}: expected one of {', '.join(POLICIES)}")
         names = ("fps", "prefix_frames", "last_frames", "last_fps")
         for name in protocol:
             if name not in names:
                 raise ConfigError(f"model argument {name}: expected one of {', '.join(names)}")
         self._row, self._protocol = row, Protocol(**protocol)
-        self._memory = None if recall is None else MemoryConfig.of(recall, budget=budget)
+        self._memory = None if recall is None else memory_policy(recall, budget=budget)
         vlm = StreamingVLM.from_pretrained(pretrained, dtype=dtype, revision=revision)
         self._watcher = CommentaryAdapter(vlm, revision=revision)
         self._pixels = dict(pixel_bounds(self._watcher.generation_config, max_pixels))
