@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import math
 import os
 from collections.abc import Mapping
 from fractions import Fraction
@@ -67,6 +68,7 @@ class Mp4Writer(Closing):
         self._video: av.VideoStream | None = None
         self._audio: av.AudioStream | None = None
         self._repack: av.BitStreamFilterContext | None = None
+        self._least_picture = self._least_sound = 0  # ticks; stamps must rise, and those of a damaged original may not
         self._closed = False
 
     def begin(self, look: Look, audio: av.AudioStream | None = None) -> None:
@@ -98,19 +100,25 @@ class Mp4Writer(Closing):
         return audio.codec_context.name in self._container.supported_codecs
 
     def picture(self, planes: np.ndarray, time: float, duration: float) -> None:
-        """A picture, shown at `time` for `duration` (seconds). planes: uint8 (height * 3 / 2, width), as PyAV's yuv420p."""
+        """A picture, shown at `time` (seconds), or right after the one before if that is later, for `duration`.
+
+        planes: uint8 (height * 3 / 2, width), as PyAV's yuv420p.
+        """
         frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.time_base = Fraction(1, TICKS)
-        frame.pts = round(time * TICKS)
+        frame.pts = max(round(time * TICKS), self._least_picture)
+        self._least_picture = frame.pts + 1
         frame.duration = round(duration * TICKS)
         assert self._video is not None
         with self._writing():
             self._container.mux(self._video.encode(frame))
 
     def sound(self, packet: av.Packet, time: float) -> None:
-        """A packet of sound to be heard at `time` (seconds)."""
+        """A packet of sound to be heard at `time` (seconds), or right after the one before if that is later."""
         assert self._audio is not None
-        packet.pts = packet.dts = round(time / packet.time_base)
+        packet.pts = packet.dts = max(round(time / packet.time_base), self._least_sound)
+        # MP4 counts samples: stamps that are one sample apart stay apart.
+        self._least_sound = packet.pts + math.ceil(1 / (self._audio.codec_context.sample_rate * packet.time_base))
         with self._writing():
             for part in self._repack.filter(packet) if self._repack else [packet]:
                 part.stream = self._audio

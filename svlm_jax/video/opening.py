@@ -183,7 +183,7 @@ def _open_live(
 
 def _opened(reader: VideoReader, kind: str) -> Opened:
     info = SourceInfo(reader.name, kind, reader.width, reader.height, reader.fps, reader.duration, reader.live, reader.begin)
-    return Opened(info, lambda chunk_queue: iter(reader), reader.close)
+    return Opened(info, lambda chunk_queue: iter(reader), reader.close, interrupt=reader.stop)
 
 
 def _open_frames(frames: Any, how: How, name: str = "frames") -> Opened:

@@ -28,6 +28,7 @@ from svlm_jax.video.resize import display_size
 from svlm_jax.video.timeline import QUIET, Timeline
 
 FALLBACK_RATE = 25.0  # frames per second, for streams that neither say their rate nor stamp their frames
+PIXEL_ASPECTS = (Fraction(1, 10), Fraction(10))  # width over height; beyond what any format uses lies only damage
 RATES = (0.001, 1000.0)  # frames per second; what FFmpeg makes of stamps that do not move is far outside
 SEEK_MARGINS = (0.0, 5.0, 30.0)  # s before the wanted time; an index may point behind its key frame
 NEAR_CUES = 30.0  # s; an index of key frames that are further apart does not show whether the clock jumps between them
@@ -105,7 +106,7 @@ class VideoReader:
         max_pixels: int = MAX_INPUT_PIXELS,
         listen: bool = False,
     ):
-        self._max_pixels = max_pixels
+        self._max_pixels, self._stopped = max_pixels, False
         self.name, self._endless, self._seekable, self._file = name, endless, seekable, file
         given = dict(options or {})
         self._container = open_container(
@@ -163,8 +164,12 @@ class VideoReader:
 
     @property
     def aspect(self) -> Fraction | None:
-        """Width of a pixel over its height, None if square or not said."""
+        """Width of a pixel over its height, None if square, not said, or absurd."""
         return _aspect(self._stream)
+
+    def stop(self) -> None:
+        """Ends an iteration, on whichever thread, before its next packet, as if the file ended there."""
+        self._stopped = True
 
     def close(self) -> None:
         self._container.close()
@@ -316,7 +321,7 @@ class VideoReader:
     def _demux(self) -> Iterator[av.Packet]:
         """Packets as they are in the file."""
         packets = self._container.demux()
-        while True:
+        while not self._stopped:
             try:
                 packet = next(packets)
             except (StopIteration, av.error.EOFError):
@@ -382,6 +387,8 @@ class VideoReader:
         return moment, self._step
 
     def _check_end(self) -> None:
+        if self._stopped:
+            return
         if self.live:
             if self._ended or self._endless:
                 raise PeerLost(f"{self.name} stopped: {self._ended or 'the peer closed the connection'}.")
@@ -423,4 +430,4 @@ class VideoReader:
 
 def _aspect(stream: av.VideoStream) -> Fraction | None:
     aspect = stream.sample_aspect_ratio
-    return aspect if aspect and aspect > 0 and aspect != 1 else None
+    return aspect if aspect and PIXEL_ASPECTS[0] <= aspect <= PIXEL_ASPECTS[1] and aspect != 1 else None

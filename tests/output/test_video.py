@@ -17,6 +17,7 @@ import pytest
 
 from svlm_jax.errors import OutputError, SourceError
 from svlm_jax.output import CaptionedVideo
+from svlm_jax.output.mp4 import Look, Mp4Writer
 from svlm_jax.output.overlay import draw_caption
 from tests import clips
 from tests.output.sink_helpers import answer, caption, decode, sound_seconds
@@ -179,6 +180,25 @@ def test_sound_is_copied_where_mp4_can_hold_it(container, codec, kept, tmp_path,
         assert sound_seconds(tmp_path / "b.mp4") == pytest.approx(sound_seconds(original), abs=0.06) and not caplog.messages
     else:
         assert sound_seconds(tmp_path / "b.mp4") is None and "MP4 cannot hold" in caplog.text
+
+
+def test_stamps_that_stand_still_or_fall_are_made_to_rise(tmp_path):
+    original = clips.render(tmp_path / "a.ts", frames=8, rate=4, sound=1.0)
+    planes = np.full((168, 196), 128, np.uint8)
+    with av.open(str(original)) as source, contextlib.closing(Mp4Writer(tmp_path / "b.mp4")) as writer:
+        audio = source.streams.audio[0]
+        writer.begin(Look((112, 196), rate=4.0), audio)
+        for moment in (0.0, 0.5, 0.5, 0.25, 1.0):
+            writer.picture(planes, moment, 0.25)
+        packets = [packet for packet in source.demux(audio) if packet.size]
+        for packet, moment in zip(packets, [0.0, 0.5, 0.5, 0.25] + [1.0] * len(packets), strict=False):
+            writer.sound(packet, moment)
+    with av.open(str(tmp_path / "b.mp4")) as copy:
+        copied = [(packet.stream.type, packet.dts) for packet in copy.demux() if packet.size]
+    for kind, count in (("video", 5), ("audio", len(packets))):
+        stamps = [stamp for of, stamp in copied if of == kind]
+        assert len(stamps) == count
+        assert all(earlier < later for earlier, later in itertools.pairwise(stamps))
 
 
 def test_an_answer_stands_above_for_its_seconds_and_at_the_end_the_last_picture_is_held(tmp_path):

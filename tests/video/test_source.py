@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from av.video.reformatter import Colorspace
 
 from svlm_jax.errors import ConfigError, SourceError
+from svlm_jax.video.reader import VideoReader
 from svlm_jax.video.source import FrameSource, Source, open_source, register_scheme
 from tests.clips import concatenate, number, picture, render, upright
 
@@ -130,6 +132,37 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
         chunk = next(source)
     assert chunk.source_size == (112, 294)
     assert chunk.frames.shape[2:] == (196, 476)
+
+
+@pytest.mark.parametrize("aspect", [Fraction(40), Fraction(1, 40)])
+def test_pixels_of_an_absurd_shape_count_as_square(aspect: Fraction, tmp_path: Path) -> None:
+    clip = render(tmp_path / "clip.ts", frames=8, rate=4, aspect=aspect)
+    with av.open(str(clip)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == aspect
+    with open_source(clip) as source:
+        assert next(source).source_size == (112, 196)
+
+
+def test_a_closed_source_reads_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long sound behind a short picture completes no chunk that could be refused."""
+    clip = render(tmp_path / "clip.mkv", frames=8, rate=4, sound=60.0)
+    read, closing, demux = 0, threading.Event(), VideoReader._demux
+
+    def slow(reader: VideoReader) -> Iterator[av.Packet]:
+        nonlocal read
+        for packet in demux(reader):
+            read += 1
+            if read > 60:  # behind the picture
+                closing.set()
+                time.sleep(0.05)
+            yield packet
+
+    monkeypatch.setattr(VideoReader, "_demux", slow)
+    source = open_source(clip)
+    assert closing.wait(10)
+    source.close()
+    assert not source._thread.is_alive()
+    assert read < 200
 
 
 def test_resolution_change(tmp_path: Path) -> None:
