@@ -91,7 +91,9 @@ def memory_of(mode: Mode, minutes: float) -> MemoryPolicy:
     """The full memory has room for all of the stream; all others have the budget."""
     whole = (int(minutes * 60 / GRID) + CLIP) * CELLS
     budget = whole if mode.memory["policy"] == "full" else BUDGET
-    return policies.memory_policy(**{"budget": budget, "clip_frames": CLIP, **mode.memory})
+    own = policies.options(mode.memory["policy"])
+    shared = {name: value for name, value in (("budget", budget), ("clip_frames", CLIP)) if name in own}
+    return policies.memory_policy(**{**shared, **mode.memory})
 
 
 def due(facts: Facts, now: float, ages: Sequence[float]) -> Iterator[tuple[float, Fact]]:
