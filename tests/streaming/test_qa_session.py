@@ -225,7 +225,8 @@ def test_every_family_works_with_every_memory(family, policy):
     size = SIZE if family != "llava_onevision" else (model(family).config.vision.image_size,) * 2
     cells, grids = (CELLS, 1) if family != "llava_onevision" else (16, 2)  # tokens of a grid, grids of a chunk
     budget = (8 if policy == "full" else 4) * grids * cells
-    stream = recall(policy, family=family, budget=budget, clip_frames=4, window=6.0)
+    asked = {"budget": budget, "clip_frames": 4, "window": 6.0}
+    stream = recall(policy, family=family, **{name: value for name, value in asked.items() if name in options(policy)})
     watch(stream, 0, 7, size=size)
     answer = stream.ask("Which team?", choices=["red", "blue"])
     assert sum(answer.scores) == pytest.approx(1.0) and stream.ask(QUESTION, follows=answer).tokens
