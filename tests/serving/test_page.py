@@ -111,7 +111,7 @@ def test_a_drawn_match_a_question_a_change_and_a_reload(page):
     page.fill(".instructions", "Be calm.")
     page.fill(".vision", "8")
     page.click(".apply")
-    page.wait_for_timeout(1000)
+    page.wait_for_selector(".apply:has-text('Applied')", timeout=60_000)
 
     page.reload()
     wait_for_captions(page, len(said))

@@ -44,7 +44,10 @@ export class Panel {
   handlers() {
     return {
       "session.created": (event) => this.created(event.session),
-      "session.updated": (event) => this.settings(event.session),
+      "session.updated": (event) => {
+        this.settings(event.session);
+        this.find(".apply").textContent = "Applied";
+      },
       "svlm.frame_ack": (event) => this.number(".dropped", event.svlm.dropped, event.svlm.dropped > 0),
       "svlm.status": (event) => this.say(event.svlm.message, !event.svlm.ended && false),
       "svlm.closed": (event) => this.say(`closed: ${event.svlm.reason}`, true),
@@ -65,6 +68,7 @@ export class Panel {
       this.find(".ask input").value = "";
     };
     this.find(".apply").onclick = () => this.apply();
+    this.find(".settings").oninput = () => (this.find(".apply").textContent = "Apply");
     for (const button of this.element.querySelectorAll("[data-format]")) button.onclick = () => this.download(button.dataset.format);
   }
 
