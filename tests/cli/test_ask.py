@@ -78,7 +78,8 @@ def test_questions_beside_captions_change_no_caption_and_stand_in_every_output(v
     answers = [item for item in objects if item["type"] == "answer"]
     assert sorted(item["question"] for item in answers) == ["And then?", "Typed?", "What is it?"]
     assert len(objects) - len(answers) == 6
-    assert out["vtt"].read_text().count("NOTE answer at") == 3 and out["srt"].read_text().count("?\n") == 3
+    assert out["vtt"].read_text().count("NOTE answer at") == 3
+    assert all(out["srt"].read_text().count(f"\n{question}\n") == 1 for question in ("And then?", "Typed?", "What is it?"))
     with av.open(str(out["mp4"])) as copy:
         assert sum(1 for _ in copy.decode(video=0)) > 48, "the last picture is held for the answers at the end"
 
