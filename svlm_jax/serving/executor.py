@@ -14,8 +14,7 @@ import numpy as np
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.engine import lanes as engine
 from svlm_jax.engine.sampling import Sampling, SamplingBounds
-from svlm_jax.errors import ConfigError, RequestError, StreamError
-from svlm_jax.host.devices import device_memory
+from svlm_jax.errors import ConfigError, RequestError, StreamError, SvlmError
 from svlm_jax.serving.frames import FrameAssembler
 from svlm_jax.serving.stream import StreamOptions
 from svlm_jax.streaming.caption import Timing
@@ -75,17 +74,12 @@ class Job:
 
 @dataclasses.dataclass
 class Batch:
-    """Replies of the rows of one program. tokens: ids so far of each; finished: whether more come; left: see `StepOutput`."""
+    """Replies of the rows of one program: ids, captions, and what went wrong with a row alone."""
 
     jobs: Sequence[Job]
     tokens: list[tuple[int, ...]]
-    finished: list[bool]
-    left: list[int]
     captions: list[Any]
-
-    @property
-    def done(self) -> bool:
-        return all(self.finished)
+    errors: list[SvlmError | None]
 
 
 class Executor:
@@ -184,28 +178,29 @@ class Executor:
 
     # ------------------------------------------------------------------------------------------- seconds
 
-    def begin(self, jobs: Sequence[Job]) -> Batch:
-        """Runs the chunks of several lanes as one program."""
-        turns = {job.lane: self._turn(job) for job in jobs}
+    def run(self, jobs: Sequence[Job]) -> Batch:
+        """Runs the chunks of several lanes as one program. What is wrong with one lane's chunk leaves the others alone."""
+        batch = Batch(jobs, [()] * len(jobs), [None] * len(jobs), [None] * len(jobs))
+        turns = {}
+        for i, job in enumerate(jobs):
+            try:
+                turns[job.lane] = self._turn(job)
+            except SvlmError as error:
+                batch.errors[i] = error
+        if not turns:
+            return batch
         outputs, times = self.pool.step(self.vlm.params, turns)
-        captions = [
-            self._sessions[job.lane].finish(job.chunk, outputs[job.lane], Timing(job.chunk.read_ms, *times)) for job in jobs
-        ]
-        return Batch(
-            jobs,
-            tokens=[caption.tokens for caption in captions],
-            finished=[True] * len(jobs),
-            left=[int(outputs[job.lane].left[0]) for job in jobs],
-            captions=captions,
-        )
+        for i, job in enumerate(jobs):
+            if job.lane in turns:
+                try:
+                    timing = Timing(job.chunk.read_ms, *times)
+                    batch.captions[i] = self._sessions[job.lane].finish(job.chunk, outputs[job.lane], timing)
+                    batch.tokens[i] = batch.captions[i].tokens
+                except SvlmError as error:
+                    batch.errors[i] = error
+        return batch
 
-    def advance(self, batch: Batch, tokens: int) -> None:
-        """Decodes up to so many more tokens of each reply that goes on."""
-
-    def finish(self, batch: Batch) -> None:
-        """Closes the second of each row."""
-
-    def text(self, tokens: Sequence[int], *, partial: bool = False) -> str:
+    def text(self, tokens: Sequence[int]) -> str:
         """The words of a reply so far."""
         return next(iter(self._sessions.values())).text(tuple(tokens)) if self._sessions else ""
 
@@ -234,9 +229,9 @@ class Executor:
         chunk = Chunk(self._blank(), 0.0, self.chunk_seconds)
         for i, rows in enumerate(self.ladder):
             tell(i, len(self.ladder) + 1)
-            self.begin([Job(lane, chunk, options, 0) for lane in taken[:rows]])
+            self.run([Job(lane, chunk, options, 0) for lane in taken[:rows]])
         twin = self.fork(taken[0])
-        self.begin([Job(twin, chunk, options, 0, question="?", cap=1)])
+        self.run([Job(twin, chunk, options, 0, question="?", cap=1)])
         for words in ("", "word " * self.settings.prompt_tokens):  # system prompts of every length that lanes hold
             self._warm_system(taken[0], options, words)
         self.insert_back(taken[0])
@@ -288,13 +283,3 @@ class Executor:
 
     def _blank(self) -> np.ndarray:
         return np.zeros((self._count, 3, *self.settings.size), np.uint8)
-
-
-def lanes_that_fit(vlm: StreamingVLM, bytes_a_lane: int, *, most: int, reserve: float = 0.1) -> int:
-    """Lanes for which the device has memory, at most `most`; `most` where it does not say how much it has."""
-    device = jax.tree.leaves(vlm.params)[0].devices().pop()
-    there = device_memory(device)
-    if there is None or device.platform == "cpu":
-        return most
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(vlm.params))
-    return max(1, min(most, int((there * (1 - reserve) - weights) // bytes_a_lane)))

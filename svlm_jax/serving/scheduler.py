@@ -1,10 +1,10 @@
 """Which streams run next: one thread that owns the device, ticks over the chunks that are due, and fits questions in between.
 
     loop   commands of other threads (open, change, snapshot, close)
-           a tick: up to N due chunks, earliest deadline first, as one program ── words go out as they are decoded
-           nothing due: a slice of the answers that are under way, or a piece of background work; else sleep
+           a tick: up to N due chunks, earliest deadline first, as one program
+           nothing due: a piece of background work; else sleep
 
-A tick is never longer than its chunks need: answers are decoded a few tokens at a time, and stop for every tick.
+A question is answered in one piece, in the tick of the chunk that it is asked about.
 """
 
 import collections
@@ -25,8 +25,6 @@ from svlm_jax.serving.stream import LiveStream, Question, StreamOptions
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-ANSWER_SLICE = 4  # tokens of all answers between two looks for chunks that are due
-CAPTION_SLICE = 4  # tokens between two deliveries of words
 EVIDENCE = 6  # pictures that come with an answer
 
 
@@ -203,26 +201,26 @@ class Scheduler:
         for reply in filter(None, asked):
             self._begin_answer(reply)
         try:
-            batch = self.executor.begin([reply.job for reply in replies])
-            self._deliver(batch, replies)
-            while not batch.done:
-                self.executor.advance(batch, CAPTION_SLICE)
-                self._deliver(batch, replies)
-            self.executor.finish(batch)
-        except SvlmError as error:  # of one stream: the others were not touched by it
+            batch = self.executor.run([reply.job for reply in replies])
+        except Exception as error:  # of the device: the streams of this tick cannot go on, the others can
+            logger.exception("a tick failed")
             for reply in replies:
                 self._fail(reply.stream, error)
             return
+        self._deliver(batch, replies)
         now = self._clock()
         self.metrics.tick.observe(now - began)
         for i, reply in enumerate(replies):
-            self._captioned(reply, batch, i, now)
+            if (problem := batch.errors[i]) is not None:
+                self._fail(reply.stream, problem)
+            else:
+                self._captioned(reply, batch, i, now)
 
     def _deliver(self, batch: Batch, replies: list[Reply]) -> None:
         """Sends the words that are new since the last delivery."""
         now = self._clock()
         for i, reply in enumerate(replies):
-            text = self.executor.text(batch.tokens[i], partial=not batch.finished[i])
+            text = "" if batch.errors[i] is not None else self.executor.text(batch.tokens[i])
             words = text[len(reply.said) :]
             if not words or not text.startswith(reply.said):
                 continue
@@ -236,9 +234,6 @@ class Scheduler:
 
     def _captioned(self, reply: Reply, batch: Batch, i: int, now: float) -> None:
         stream, chunk = reply.stream, reply.job.chunk
-        if batch.left[i] < 0:
-            self._fail(stream, RequestError("cache_full", f"the cache of the stream is full at {chunk.end:.0f} s"))
-            return
         arrived = reply.due - self.executor.chunk_seconds
         missed = now > reply.due
         stream.misses += missed
@@ -289,9 +284,8 @@ class Scheduler:
     def _begin_answer(self, reply: Reply) -> None:
         assert reply.question is not None
         reply.stream.emit("answer.start", id=reply.id, question=reply.question.text)
-        try:
-            batch = self.executor.begin([reply.job])
-        except SvlmError as error:
+        batch = self.executor.run([reply.job])
+        if (error := batch.errors[0]) is not None:
             self.executor.release(reply.job.lane)
             reply.stream.emit("answer", id=reply.id, question=reply.question.text, text="", status="failed", message=str(error))
             return
@@ -299,15 +293,9 @@ class Scheduler:
         self._answers.append((batch, [reply]))
 
     def _advance_answers(self) -> None:
-        """A slice of the answer that waits longest, so that several go on side by side."""
+        """Tells the oldest answer that has been decoded, and frees its lane."""
         batch, replies = self._answers.pop(0)
         cancelled = all(reply.question is not None and reply.question.cancelled for reply in replies)
-        if not batch.done and not cancelled:
-            self.executor.advance(batch, ANSWER_SLICE)
-            self._deliver(batch, replies)
-        if not batch.done and not cancelled:
-            self._answers.append((batch, replies))
-            return
         for i, reply in enumerate(replies):
             self.executor.release(reply.job.lane)
             self.metrics.questions.inc()

@@ -67,23 +67,18 @@ class FakeExecutor:
     def change(self, lane, before, after):
         self.state[lane][1] = after
 
-    def begin(self, jobs):
+    def run(self, jobs):
         self.begun.append([job.lane for job in jobs])
-        tokens = []
-        for job in jobs:
+        batch = Batch(jobs, [(0, 0)] * len(jobs), [None] * len(jobs), [None] * len(jobs))
+        for i, job in enumerate(jobs):
             if job.chunk.frames[0, 0, 0, 0] == self.poison:
-                raise StreamError("this chunk cannot be read")
+                batch.errors[i] = StreamError("this chunk cannot be read")
+                continue
             self.state[job.lane][0] += job.question is None
-            tokens.append((self.state[job.lane][0], 1 if job.question else 0))
-        return Batch(jobs, tokens, [True] * len(jobs), [9] * len(jobs), [None] * len(jobs))
+            batch.tokens[i] = (self.state[job.lane][0], 1 if job.question else 0)
+        return batch
 
-    def advance(self, batch, tokens):
-        pass
-
-    def finish(self, batch):
-        pass
-
-    def text(self, tokens, *, partial=False):
+    def text(self, tokens):
         return f"{'answer' if tokens[1] else 'caption'} {tokens[0]}"
 
     def usage(self, batch, row):

@@ -175,6 +175,19 @@ def test_a_stream_that_fails_takes_no_other_with_it(serve):
     assert "svlm_failed_streams_total 1.0" in client.get("/metrics").text
 
 
+def test_a_chunk_that_fails_leaves_the_others_of_its_tick_alone():
+    hub = fake_hub()
+    heard = {}
+    for name, value in (("bad", FakeExecutor.poison), ("good", 90)):
+        stream = hub.open()
+        stream.subscribe(lambda event, name=name: heard.setdefault(name, []).append(event.kind))
+        for seconds in (0.0, 0.5):
+            stream.push(np.full((28, 28, 3), value, np.uint8), seconds)
+    hub.scheduler._tick(hub.scheduler._due())
+    assert hub.scheduler.executor.begun == [[0, 1]], "both are in one program"
+    assert heard["good"][-1] == "caption" and heard["bad"] == ["error", "closed"]
+
+
 def test_a_client_that_returns_goes_on(serve, tmp_path):
     snapshots = Snapshots(tmp_path / "streams", like=FakeExecutor().like, fingerprint="f")
     client = serve(snapshots=snapshots)

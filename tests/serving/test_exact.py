@@ -73,7 +73,7 @@ def test_streams_among_others_say_what_they_say_alone(executor):
         running = [lane for lane in live if rng.random() < 0.7]
         jobs = [Job(lane, chunk(live[lane][0], len(said[live[lane][0]])), live[lane][1], 0) for lane in running]
         if jobs:
-            batch = executor.begin(jobs)
+            batch = executor.run(jobs)
             for lane, tokens in zip(running, batch.tokens, strict=True):
                 said[live[lane][0]].append(tokens)
         for lane in [lane for lane in live if len(said[live[lane][0]]) > 5 and rng.random() < 0.3]:
@@ -91,27 +91,27 @@ def test_streams_among_others_say_what_they_say_alone(executor):
 
 def test_a_question_leaves_the_stream_as_it_was(executor):
     lane = executor.open(OPTIONS)
-    said = [executor.begin([Job(lane, chunk(3, second), OPTIONS, second)]).tokens[0] for second in range(3)]
+    said = [executor.run([Job(lane, chunk(3, second), OPTIONS, second)]).tokens[0] for second in range(3)]
     twin = executor.fork(lane)
     with pytest.raises(RequestError, match="all lanes for questions are taken"):
         executor.fork(lane)
-    answer = executor.begin([Job(twin, chunk(3, 3), OPTIONS, 3, question="Who is it?", cap=5)])
+    answer = executor.run([Job(twin, chunk(3, 3), OPTIONS, 3, question="Who is it?", cap=5)])
     assert 1 <= len(answer.tokens[0]) <= 5
     executor.release(twin)
-    said.append(executor.begin([Job(lane, chunk(3, 3), OPTIONS, 3)]).tokens[0])
+    said.append(executor.run([Job(lane, chunk(3, 3), OPTIONS, 3)]).tokens[0])
     executor.release(lane)
     assert said == alone(OPTIONS, 3, 4)
 
 
 def test_a_stream_that_moves_goes_on_as_if_it_had_stayed(executor):
     lane = executor.open(OPTIONS)
-    said = [executor.begin([Job(lane, chunk(4, second), OPTIONS, second)]).tokens[0] for second in range(3)]
+    said = [executor.run([Job(lane, chunk(4, second), OPTIONS, second)]).tokens[0] for second in range(3)]
     value = executor.extract(lane)
     executor.release(lane)
     other = executor.open(OPTIONS)  # somebody else has its lane now
     lane = executor.insert(value, OPTIONS)
     executor.resume(lane, chunks=3)
-    said += [executor.begin([Job(lane, chunk(4, second), OPTIONS, second)]).tokens[0] for second in (3, 4)]
+    said += [executor.run([Job(lane, chunk(4, second), OPTIONS, second)]).tokens[0] for second in (3, 4)]
     executor.release(lane)
     executor.release(other)
     assert said == alone(OPTIONS, 4, 5)
@@ -131,10 +131,10 @@ def test_another_system_prompt_counts_from_the_next_second_on(executor):
     for change in (False, True):
         lane = executor.open(OPTIONS)
         for second in range(2):
-            executor.begin([Job(lane, chunk(6, second), OPTIONS, second)])
+            executor.run([Job(lane, chunk(6, second), OPTIONS, second)])
         if change:
             executor.change(lane, OPTIONS, other)
-        usage = executor.usage(executor.begin([Job(lane, chunk(6, 2), OPTIONS, 2)]), 0)
+        usage = executor.usage(executor.run([Job(lane, chunk(6, 2), OPTIONS, 2)]), 0)
         outcomes.append((usage["system"][0], executor.extract(lane)))
         executor.release(lane)
     encode = model().tokenizer.encode
