@@ -39,7 +39,7 @@ KERNELS = {
         scale=1.0,
         implementation=name,
     )[0],
-    "rms_norm": lambda name, q, *_: rms_norm(q, jnp.ones(q.shape[-1], q.dtype), eps=1e-6, implementation=name),
+    "rms_norm": lambda name, q, *_: rms_norm(q.reshape(B, T, -1), jnp.ones(N * H, q.dtype), eps=1e-6, implementation=name),
 }
 
 
