@@ -40,7 +40,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     model = parser.add_argument_group("model")
     options.add_model(model)
     options.add_running(model)
-    model.add_argument("--system", metavar="TEXT", help="system prompt")
+    options.add_system(model)
     model.add_argument(
         "--max-new-tokens", type=number(int, least=1), default=64, metavar="N", help="tokens of an answer (default: 64)"
     )

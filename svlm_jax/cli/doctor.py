@@ -39,7 +39,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     video = parser.add_argument_group("video")
     options.add_size(video, default=(1280, 720), help="size of the video, before it is scaled down (default: 1280x720)")
     options.add_pixels(video)
-    video.add_argument("--fps", type=number(float, above=0), default=2.0, help="frames per second that the model sees (2)")
+    options.add_fps(video, default=2.0)
     options.add_chunk(video)
     video.add_argument(
         "--duration", type=number(float, above=0), metavar="SECONDS", help="length of the stream, for windows that never close"

@@ -3,6 +3,8 @@
 --model --revision --dtype --implementation --compile-cache     which model, and how it runs
 --window --cache --positions                                    what captions are made from
 --memory                                                        what questions are answered from
+--fps --chunk --max-pixels --size                               how video is read
+--query --system, --temperature ... --seed                      what captions are asked for, and how words are chosen
 """
 
 import argparse
@@ -79,9 +81,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 def add_video(group: argparse._ArgumentGroup, *, fps: float) -> None:
     """How a source is read."""
-    group.add_argument(
-        "--fps", type=number(float, above=0), default=fps, help=f"frames per second that the model sees (default: {fps:g})"
-    )
+    add_fps(group, default=fps)
     group.add_argument(
         "--start", type=number(float, least=0), metavar="SECONDS", help="where to begin (0, or where a resumed stream stopped)"
     )
@@ -105,6 +105,16 @@ def add_video(group: argparse._ArgumentGroup, *, fps: float) -> None:
         type=number(int, least=1),
         metavar="N",
         help="refuse frames that are larger in the video, or decode them smaller where the decoder can (default: 35651584)",
+    )
+
+
+def add_fps(group: argparse._ArgumentGroup, *, default: float) -> None:
+    group.add_argument(
+        "--fps",
+        type=number(float, above=0),
+        default=default,
+        metavar="N",
+        help=f"frames per second that the model sees (default: {default:g})",
     )
 
 
@@ -208,6 +218,18 @@ def _value(name: str, text: str, default: Any) -> Any:
         return number(int if isinstance(default, int) else float)(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{name}: {error}") from None
+
+
+def add_prompt(group: argparse._ArgumentGroup) -> None:
+    """What a stream of captions is told before it begins."""
+    group.add_argument(
+        "--query", metavar="TEXT", help="what to talk about (default: as the model was trained, else commentate)"
+    )
+    add_system(group)
+
+
+def add_system(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--system", metavar="TEXT", help="system prompt, which stays for as long as the stream runs")
 
 
 def add_size(group: argparse._ArgumentGroup, *, default: tuple[int, int] | None, help: str) -> None:

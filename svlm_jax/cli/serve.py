@@ -5,14 +5,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from svlm_jax.cli.values import number, size, window
+from svlm_jax.cli import options
+from svlm_jax.cli.values import number
 from svlm_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from svlm_jax.serving.hub import Hub
     from svlm_jax.streaming.vlm import StreamingVLM
 
-EXAMPLES = """\
+EXAMPLES = f"""\
 examples:
   svlm serve --model embedded                                  the small model of this package; open the printed address
   svlm serve --model mit-han-lab/StreamingVLM --streams 8      eight cameras on one GPU
@@ -20,7 +21,16 @@ examples:
   SVLM_API_KEY=... svlm serve --model ./my-model --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
 
 The page is at /, the API at /v1 (docs/serving.md): /v1/realtime (WebSocket, OpenAI's event names), /v1/streams,
-/v1/chat/completions, /v1/models; /metrics is for Prometheus. SIGTERM saves all streams and ends the server."""
+/v1/chat/completions, /v1/models; /metrics is for Prometheus. SIGTERM saves all streams and ends the server.
+
+A client may choose query, system prompt, sampling and a smaller window for its own stream; what is given here holds for
+clients that do not.
+
+{options.MODEL}
+
+{options.WINDOW}"""
+
+TOP_K = 64  # streams may ask for as much, at least
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -31,83 +41,101 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
         epilog=EXAMPLES,
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", required=True, metavar="FOLDER_OR_HUB_ID", help="a Hugging Face checkpoint, or embedded")
-    model.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id (default: its main branch)")
-    model.add_argument(
-        "--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of weights and cache (default: auto)"
+    options.add_model(model)
+    options.add_running(model)
+    video = parser.add_argument_group("video")
+    options.add_fps(video, default=2.0)
+    options.add_chunk(video)
+    options.add_size(
+        video,
+        default=None,
+        help="size of the cameras' pictures, before they are scaled down (default: 1280x720; embedded: that of its match)",
     )
-    streams = parser.add_argument_group("streams")
-    streams.add_argument("--streams", type=number(int, least=1), default=8, metavar="N", help="at once, at most (8)")
-    streams.add_argument(
+    options.add_pixels(video)
+    options.add_window(parser.add_argument_group("cache"))
+    speech = parser.add_argument_group("speech")
+    options.add_prompt(speech)
+    options.add_sampling(speech)
+    _streams(parser.add_argument_group("streams"))
+    _network(parser.add_argument_group("network"))
+    return parser
+
+
+def _streams(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--streams", type=number(int, least=1), default=8, metavar="N", help="streams at once, at most (default: 8)"
+    )
+    group.add_argument(
         "--questions",
         type=number(int, least=1),
         default=2,
         metavar="N",
-        help="that are answered at once (2); each takes a lane",
+        help="questions that are answered at the same time, each in a cache of its own (default: 2)",
     )
-    streams.add_argument("--fps", type=number(float, above=0), default=2.0, help="frames per second that the model sees (2)")
-    streams.add_argument(
-        "--chunk", type=number(float, above=0), default=1.0, metavar="SECONDS", help="video between two captions (1)"
+    group.add_argument(
+        "--answer-tokens", type=number(int, least=1), default=64, metavar="N", help="tokens of an answer (default: 64)"
     )
-    streams.add_argument(
-        "--picture", type=size, metavar="WIDTHxHEIGHT", help="size of the cameras' pictures (1280x720; embedded: the match's)"
+    group.add_argument(
+        "--snapshots", metavar="FOLDER", help="save streams in this folder, so that they go on when the server is started again"
     )
-    streams.add_argument(
-        "--window", type=window, default={}, metavar="PARTS", help="the largest window of a stream, as in `svlm watch`"
+    group.add_argument(
+        "--snapshot-seconds",
+        type=number(float, above=0),
+        default=10.0,
+        metavar="SECONDS",
+        help="time between two saves (default: 10)",
     )
-    streams.add_argument("--system", metavar="TEXT", help="system prompt of streams that send none")
-    streams.add_argument("--query", metavar="TEXT", help="what to talk about (default: as the model was trained)")
-    streams.add_argument("--answer-tokens", type=number(int, least=1), default=64, metavar="N", help="of an answer (64)")
-    streams.add_argument("--snapshots", metavar="FOLDER", help="save streams there, so that they survive the server")
-    streams.add_argument(
-        "--snapshot-seconds", type=number(float, above=0), default=10.0, metavar="SECONDS", help="between two saves (10)"
+
+
+def _network(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
+    group.add_argument(
+        "--port", type=number(int, least=0), default=8000, help="port to listen on; 0: any free one (default: 8000)"
     )
-    network = parser.add_argument_group("network")
-    network.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    network.add_argument("--port", type=number(int, least=0), default=8000, help="(8000; 0 = a free one)")
-    network.add_argument(
+    group.add_argument(
         "--api-key",
         metavar="KEY",
         default=os.environ.get("SVLM_API_KEY"),
-        help="what clients must present (better: the variable SVLM_API_KEY, which is in no list of processes)",
+        help="key that clients must send; better set in the variable SVLM_API_KEY, since a command line shows in process lists",
     )
-    network.add_argument("--origin", action="append", default=[], metavar="URL", help="a site whose pages may use this server")
-    network.add_argument("--tls-cert", metavar="FILE", help="certificate for https (or put a proxy in front)")
-    network.add_argument("--tls-key", metavar="FILE", help="its private key")
-    network.add_argument(
+    group.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="address of a site whose pages may use this server; repeat it for more",
+    )
+    group.add_argument("--tls-cert", metavar="FILE", help="certificate for https (or put a proxy in front)")
+    group.add_argument("--tls-key", metavar="FILE", help="private key of that certificate")
+    group.add_argument(
         "--allow-private", action="store_true", help="let the server open sources in private networks, as cameras are"
     )
-    network.add_argument("--media-root", metavar="FOLDER", help="let the server open files below this folder")
-    return parser
+    group.add_argument("--media-root", metavar="FOLDER", help="let the server open files below this folder")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Loads, compiles, says where it listens, and serves until it is told to stop."""
-    try:
-        import uvicorn
+    from svlm_jax.host.progress import Stages, prose
 
-        from svlm_jax.serving.app import create_app
-    except ImportError as error:
-        raise ConfigError(f"{error.name} is not installed: expected pip install 'svlm-jax[serve]'") from None
-    from rich.console import Console
+    with Stages("starting") as stages:
+        try:
+            import uvicorn
 
-    from svlm_jax.host.compile_cache import keep_compiled
-    from svlm_jax.host.malloc import limit_arenas
-    from svlm_jax.host.progress import loading
-    from svlm_jax.streaming.vlm import StreamingVLM
+            from svlm_jax.serving.app import create_app
+        except ImportError as error:
+            raise ConfigError(f"{error.name} is not installed: expected pip install 'svlm-jax[serve]'") from None
+        from svlm_jax.cli.stream_spec import ModelSpec
+        from svlm_jax.host.compile_cache import keep_compiled
+        from svlm_jax.host.malloc import limit_arenas
 
-    access = _access(arguments)
-    if bool(arguments.tls_cert) != bool(arguments.tls_key):
-        raise ConfigError("--tls-cert and --tls-key belong together: expected both or none")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    limit_arenas()
-    keep_compiled()
-    with loading(f"loading {arguments.model}") as progress:
-        vlm = StreamingVLM.from_pretrained(
-            arguments.model, dtype=arguments.dtype, revision=arguments.revision, progress=progress
-        )
-    with loading("compiling") as progress:
-        hub = build_hub(arguments, vlm, access, progress)
+        access = _access(arguments)
+        if bool(arguments.tls_cert) != bool(arguments.tls_key):
+            raise ConfigError("--tls-cert and --tls-key belong together: expected both or none")
+        limit_arenas()
+        keep_compiled(arguments.compile_cache)
+        vlm = ModelSpec.of(arguments).load(stages)
+        stages.enter("compiling")
+        hub = build_hub(arguments, vlm, access, stages.move)
     scheme = "https" if arguments.tls_cert else "http"
     config = uvicorn.Config(
         create_app(hub),
@@ -122,7 +150,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     with config.bind_socket() as listener:
         host, port = listener.getsockname()[:2]
-        console.print(f"{arguments.model}: {arguments.streams} streams at {scheme}://{host}:{port}/  (Ctrl-C ends it)")
+        told = f"{arguments.model}: up to {arguments.streams} streams at {scheme}://{host}:{port}/  (Ctrl-C ends it)"
+        prose(stderr=True).print(told, markup=False)
         uvicorn.Server(config).run(sockets=[listener])
     return 0
 
@@ -144,9 +173,7 @@ def _access(arguments: argparse.Namespace) -> Any:
 
 def build_hub(arguments: argparse.Namespace, vlm: "StreamingVLM", access: Any, tell: Any) -> "Hub":
     """The server's streams over a loaded model, with everything compiled."""
-    import dataclasses
-
-    from svlm_jax.engine.sampling import Sampling
+    from svlm_jax.cli.stream_spec import settings_of
     from svlm_jax.serving.executor import Executor, PoolSettings
     from svlm_jax.serving.hub import Hub
     from svlm_jax.serving.limits import Limits
@@ -156,26 +183,26 @@ def build_hub(arguments: argparse.Namespace, vlm: "StreamingVLM", access: Any, t
     from svlm_jax.serving.stream import StreamOptions
     from svlm_jax.video.resize import smart_resize
 
-    largest = dataclasses.replace(vlm.defaults.window, **arguments.window)
-    sampling = vlm.defaults.sampling or Sampling.from_generation_config(vlm.checkpoint.generation_config)
+    asked = settings_of(arguments, vlm.checkpoint.generation_config)
+    sampling = asked.sampling
+    assert sampling is not None  # `settings_of` always chooses one
+    height, width = arguments.size[::-1] if arguments.size else picture_of(arguments.model)
     settings = PoolSettings(
         lanes=arguments.streams,
         spare=arguments.questions,
-        size=smart_resize(*(arguments.picture[::-1] if arguments.picture else picture_of(arguments.model)), **vlm.pixels),
-        window=largest,
+        size=smart_resize(height, width, **vlm.pixel_bounds(asked.max_pixels)),
+        window=asked.window,
         sampling=sampling,
-        fps=arguments.fps,
-        chunk_seconds=arguments.chunk,
+        fps=asked.fps,
+        chunk_seconds=asked.chunk_seconds,
         answer_tokens=max(arguments.answer_tokens, sampling.max_new_tokens),
+        top_k=max(TOP_K, sampling.top_k) if sampling.top_k else 0,
+        max_pixels=asked.max_pixels,
+        implementation=asked.implementation,
     )
     executor = Executor(vlm, settings)
     executor.warm_up(tell)
-    defaults = StreamOptions(
-        system=arguments.system or vlm.defaults.system,
-        query=arguments.query or vlm.defaults.query,
-        window=largest,
-        sampling=sampling,
-    )
+    defaults = StreamOptions(system=asked.system, query=asked.query, window=asked.window, sampling=sampling, seed=asked.seed)
     metrics = Metrics()
     snapshots = None
     if arguments.snapshots is not None:

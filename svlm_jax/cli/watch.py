@@ -70,8 +70,7 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 def _speech(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--query", metavar="TEXT", help="what to talk about (default: commentate)")
-    group.add_argument("--system", metavar="TEXT", help="system prompt")
+    options.add_prompt(group)
     group.add_argument("--previous-text", metavar="TEXT", help="what was said before the stream begins")
     options.add_sampling(group)
     group.add_argument(

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pallas_kernels.dispatch import Implementation
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.engine import lanes as engine
 from svlm_jax.engine.sampling import Sampling, SamplingBounds
@@ -23,6 +24,7 @@ from svlm_jax.streaming.session import Session
 from svlm_jax.streaming.settings import StreamSettings
 from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.video.chunk import Chunk
+from svlm_jax.video.source import frames_per_chunk
 
 MOST_ROWS = 64  # of one program
 
@@ -38,7 +40,8 @@ class PoolSettings:
       window: the largest that a stream may ask for.
       prompt_tokens: of a system prompt and earlier text together. query_tokens: of a query. question_tokens: of a question.
       caption_tokens, answer_tokens: of one caption and of one answer, at most.
-      top_k: the largest that a stream may ask for.
+      top_k: the largest that a stream may ask for; 0: any.
+      max_pixels: of a picture; None: as the model was trained. implementation: of attention, see `pallas_kernels.dispatch`.
     """
 
     lanes: int
@@ -53,9 +56,11 @@ class PoolSettings:
     question_tokens: int = 256
     answer_tokens: int = 64
     top_k: int = 64
+    max_pixels: int | None = None
+    implementation: Implementation = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("lanes", "spare", "prompt_tokens", "query_tokens", "question_tokens", "answer_tokens", "top_k"):
+        for name in ("lanes", "spare", "prompt_tokens", "query_tokens", "question_tokens", "answer_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected 1 or more")
 
@@ -89,10 +94,7 @@ class Executor:
         self.vlm, self.settings = vlm, settings
         self.lanes, self.spare = settings.lanes, settings.spare
         self.chunk_seconds = settings.chunk_seconds
-        count = settings.fps * settings.chunk_seconds
-        if count != int(count):
-            raise ConfigError(f"{settings.fps} frames a second in chunks of {settings.chunk_seconds} s: expected whole frames")
-        self._count = int(count)
+        self._count = frames_per_chunk(settings.fps, settings.chunk_seconds)
         self.ladder = tuple(1 << i for i in range((min(settings.lanes, MOST_ROWS) - 1).bit_length() + 1))
         widest = StreamOptions(system="", query=None, window=settings.window, sampling=settings.sampling)
         config = self._session(widest, None).capacity(
@@ -101,7 +103,7 @@ class Executor:
             query=settings.query_tokens + settings.question_tokens + settings.answer_tokens,
         )
         config = dataclasses.replace(config, sampling=self._bounds())
-        self.pool = LanePool(config, settings.lanes + settings.spare)
+        self.pool = LanePool(config, settings.lanes + settings.spare, clip_shape=self._blank().shape)
         self._sessions: dict[int, Session] = {}
         self._forks: set[int] = set()  # lanes of questions
 
@@ -273,6 +275,8 @@ class Executor:
             system=options.system,
             previous_text=options.previous_text,
             seed=options.seed,
+            max_pixels=self.settings.max_pixels,
+            implementation=self.settings.implementation,
         )
 
     def _bounds(self) -> SamplingBounds:
