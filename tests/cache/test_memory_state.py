@@ -100,6 +100,16 @@ def kept(policy, count, seen, score=None, **changes):
     return np.asarray(places)[np.asarray(index[0])[: int(number[0])]].tolist()
 
 
+def test_a_window_is_of_seconds_where_clips_come_late():
+    """6 s behind a grid that begins at 10 s and lasts 2: what begins at 6 s or later, though there is room for one more."""
+    config = memory_policy("window", window=6.0, clip_frames=4)
+    shape = memory_shape(config, prefix=PREFIX, grid=(2, 1, 2), seconds=2.0, step=1.0)
+    seconds = np.asarray([[2.0, 2, 4, 4, 8, 8, 10, 10] + [0] * (shape.vision - 8)], np.float32)
+    held = dataclasses.replace(meta(range(shape.vision)), second=seconds)
+    index, number = mem.keep(config, shape, held, None, jnp.asarray([8]), jnp.asarray([8]))
+    assert index[0][: int(number[0])].tolist() == [4, 5, 6, 7]
+
+
 def test_every_policy_keeps_its_own():
     score = [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0, 0]
     assert kept("fifo", 12, 12) == kept("full", 12, 12) == list(range(4, 12))

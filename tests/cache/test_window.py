@@ -23,7 +23,7 @@ def test_slots_are_those_counted_by_hand(vision, text, slots, spare):
     assert shape.slots == sum(ALWAYS.values()) + sum(slots.values()) + spare
 
 
-@pytest.mark.parametrize(("seconds", "chunks"), [(1.1, 11), (0.7, 7), (0.65, 7)])
-def test_seconds_are_chunks_but_for_rounding(seconds, chunks):
-    """1.1 / 0.1 is 11.000000000000002."""
-    assert WindowConfig(vision=seconds, text=1).chunk_counts(0.1, None) == (chunks, 10)
+@pytest.mark.parametrize(("seconds", "chunk", "chunks"), [(1.1, 0.1, 11), (2.1, 0.7, 3), (0.65, 0.1, 7)])
+def test_seconds_are_chunks_but_for_rounding(seconds, chunk, chunks):
+    """2.1 / 0.7 is 3.0000000000000004."""
+    assert WindowConfig(vision=seconds, text=1).chunk_counts(chunk, None)[0] == chunks

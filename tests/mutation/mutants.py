@@ -25,7 +25,7 @@ def _all(file: str, tests: str, *pairs: tuple[str, str]) -> tuple[Mutant, ...]:
 MUTANTS: tuple[Mutant, ...] = (
     *_all(
         "svlm_jax/cache/window.py",
-        "tests/cache/test_traces.py",
+        "tests/cache/test_ring.py tests/cache/test_traces.py",
         ("gone |= (v > t) & user", "gone |= (v < t) & user"),
         ("gone |= (v < t) & user", "gone |= (v > t) & user"),
         ("((role == Role.PATCH) | (role == Role.MARK))", "(role == Role.PATCH)"),
@@ -55,7 +55,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_all(
         "svlm_jax/cache/ring.py",
-        "tests/cache/test_traces.py",
+        "tests/cache/test_ring.py tests/cache/test_traces.py",
         ("slots.order[patches:] < 0", "slots.order[patches:] <= 0"),
         ("* shape.block + new.patch", "+ new.patch"),
         ("free.sum() - text.sum() - extra", "free.sum() - text.sum()"),
@@ -65,7 +65,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_all(
         "svlm_jax/cache/positions.py",
-        "tests/cache/test_traces.py",
+        "tests/cache/test_ring.py tests/cache/test_traces.py",
         ("h - 1, w - 1) + 1", "h - 1, w - 1)"),
         ("start = (jnp.cumsum(moves) - moves)", "start = jnp.cumsum(moves)"),
         ("jnp.where(window.native, slots.native, start + slots.pos_offset)", "start + slots.pos_offset"),
