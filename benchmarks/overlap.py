@@ -24,10 +24,10 @@ import rich.console
 
 from configs.match import BUCKETS, SIZE, get_config
 from svlm_jax.data.annotations import Annotation, write_annotations
-from svlm_jax.data.clips import Pixels
 from svlm_jax.data.windows import Overlapped, overlapped
 from svlm_jax.errors import SvlmError
 from svlm_jax.eval.results import Rows, manifest
+from svlm_jax.models.resize_rule import PUBLISHED
 from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.synthetic.evaluate import evaluate_match
 from svlm_jax.synthetic.match import QUIET, Match, write_match
@@ -70,7 +70,7 @@ def config_of(row: str, annotations: pathlib.Path, steps: int, seed: int) -> Tra
         config.data,
         sets=(AnnotationSet(str(annotations)),),
         pipeline=dataclasses.replace(pipeline, seed=seed),
-        pixels=Pixels(size=SIZE),
+        resize=dataclasses.replace(PUBLISHED, size=SIZE),
     )
     return dataclasses.replace(
         config,

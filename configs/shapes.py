@@ -1,19 +1,19 @@
 """Shapes that batches may have: the published resize rule and its budget of pixels, for videos of usual proportions."""
 
 from svlm_jax.data.chunks import Bucket
-from svlm_jax.data.clips import PUBLISHED
+from svlm_jax.models.resize_rule import PUBLISHED
+from svlm_jax.video.resize import smart_resize
 
 WIDE = ((360, 640), (480, 854), (720, 1280))  # (height, width); larger videos become what 720p becomes
 OTHERS = ((480, 640), (480, 480), (640, 480), (854, 480))  # 4:3, square, 3:4, 9:16
-CELL = 28  # pixels that one token of vision stands for, a side
 SPOKEN = 40  # tokens of a second besides vision: label, marks, words
 BLOCK = 2048
 
 
 def bucket(source: tuple[int, int], seconds: int, previous: int = 1024) -> Bucket:
     """The bucket of clips of a length: vision of every second, its words, and the text before; rounded up to 2048 tokens."""
-    height, width = PUBLISHED.of(source, 2 * seconds)
-    tokens = seconds * (height // CELL * (width // CELL) + SPOKEN) + previous + 64
+    height, width = smart_resize(*source, PUBLISHED.for_clip(2 * seconds))
+    tokens = seconds * (height * width // PUBLISHED.factor**2 + SPOKEN) + previous + 64
     return Bucket(-(-tokens // BLOCK) * BLOCK, seconds, (height, width))
 
 

@@ -91,8 +91,8 @@ print(f"{count} chunks; the first one begins with:", " ".join(word.text for word
 
 # %%
 from svlm_jax.data.chunks import Bucket, ChunkSettings
-from svlm_jax.data.clips import Pixels
 from svlm_jax.data.pipeline import PipelineSettings
+from svlm_jax.models.resize_rule import PUBLISHED
 from svlm_jax.train.config import AnnotationSet, DataConfig, ModelSource, TrainConfig
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.loop import LoopConfig
@@ -106,7 +106,7 @@ config = TrainConfig(
         sets=(AnnotationSet(str(folder / "clips" / "train_with_seeks.jsonl")),),
         pipeline=PipelineSettings(batch=4, buckets=(Bucket(1088, 24, (84, 112)),), threads=2),
         chunks=ChunkSettings(sink=8, tail=96),
-        pixels=Pixels(size=(84, 112)),
+        resize=PUBLISHED.at_most(84 * 112),
     ),
     compute=Compute(dtype="float32" if jax.default_backend() == "cpu" else "bfloat16", remat="none", clips=0),
     optimizer=OptimizerConfig(learning_rate=1e-3, warmup=0.1, clip_norm=1.0),

@@ -7,12 +7,14 @@ Every part may be missing: the published settings then hold. What a user asks fo
 """
 
 from collections.abc import Mapping
-from typing import Any, TypedDict, get_args
+from typing import Any, get_args
 
 from svlm_jax.cache.window import Positions
 from svlm_jax.errors import CheckpointError
 from svlm_jax.host.schema import Choice, Either, Kind, ListOf, Nullable, Number, Object, Record, Text, Whole
-from svlm_jax.video.resize import FACTOR, MIN_PIXELS
+from svlm_jax.models import registry
+from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.resize_rule import ResizeRule
 
 KEY = "svlm"
 TOKEN_ID = Whole(least=0, most=2**31 - 1)
@@ -35,16 +37,9 @@ _PARTS: Mapping[str, Kind[Any]] = {
     "window": Object(),
     "sampling": Object(),
     "query": Nullable(Text()),
-    "max_pixels": Whole(least=FACTOR**2, most=10**10),
+    "max_pixels": Whole(least=1, most=10**10),
 }
 _FILE = "generation_config.json"
-
-
-class PixelBounds(TypedDict, total=False):
-    """Arguments of `open_source`."""
-
-    min_pixels: int
-    max_pixels: int
 
 
 def streaming_block(generation: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -77,12 +72,19 @@ def stop_ids(generation: Mapping[str, Any]) -> tuple[int, ...]:
     return (found,) if isinstance(found, int) else found
 
 
-def pixel_bounds(generation: Mapping[str, Any], asked: int | None = None) -> PixelBounds:
-    """min_pixels and max_pixels of `open_source`: as asked for, else as the checkpoint was trained; {} when neither says so.
+def most_pixels(generation: Mapping[str, Any]) -> int | None:
+    """Pixels of the largest frame that the checkpoint was trained on; None when it does not say."""
+    return streaming_block(generation).get("max_pixels")
 
-    Who wants fewer pixels than the published least gets them.
+
+def resize_rule(config: ModelConfig, generation: Mapping[str, Any], asked: int | None = None) -> ResizeRule:
+    """How large frames reach this model: its family's rule, with at most the pixels asked for, else those of its training.
+
+    Raises ConfigError for fewer pixels than one token has, CheckpointError when it is the checkpoint that names them.
     """
-    most = asked if asked is not None else streaming_block(generation).get("max_pixels")
-    if most is None:
-        return {}
-    return {"min_pixels": min(MIN_PIXELS, most), "max_pixels": most}
+    rule, trained = registry.resize_rule(config), most_pixels(generation)
+    if asked is None and trained is not None and trained < rule.factor**2:
+        raise CheckpointError(
+            f"{_FILE}, \"{KEY}\": 'max_pixels' is {trained}, expected at least {rule.factor**2}, the pixels of one token."
+        )
+    return rule.at_most(trained if asked is None else asked)

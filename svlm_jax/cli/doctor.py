@@ -79,10 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _model(arguments: argparse.Namespace, devices: list[dict[str, Any]], stages: "Stages") -> dict[str, Any]:
     from svlm_jax.checkpoint import hf, named
-    from svlm_jax.checkpoint.streaming_block import pixel_bounds
+    from svlm_jax.checkpoint.streaming_block import resize_rule
     from svlm_jax.cli import doctor_report as doctor
     from svlm_jax.cli.stream_spec import settings_of
     from svlm_jax.streaming import memory_plan
+    from svlm_jax.video.resize import smart_resize
 
     if any(Path(arguments.model).glob("*.safetensors")):  # what `load` would refuse does not fit, whatever the memory
         stages.enter(f"reading {arguments.model}")
@@ -90,9 +91,7 @@ def _model(arguments: argparse.Namespace, devices: list[dict[str, Any]], stages:
     about = named.describe(arguments.model, revision=arguments.revision)
     settings = settings_of(arguments, about.generation_config)
     width, height = arguments.size
-    rows, columns = memory_plan.frame_size(
-        about.config, height, width, pixel_bounds(about.generation_config, arguments.max_pixels)
-    )
+    rows, columns = smart_resize(height, width, resize_rule(about.config, about.generation_config, arguments.max_pixels))
     lengths = memory_plan.lengths_of(about, settings, rows, columns)
     device, platform, device_bytes = _device(arguments, devices)
     dtype = arguments.dtype

@@ -129,12 +129,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, benchmark: "Benchmark", watcher: "CommentaryAdapter | QAAdapter | None") -> "Run":
     import dataclasses
 
-    from svlm_jax.checkpoint.streaming_block import pixel_bounds
     from svlm_jax.eval.runner import Run
+    from svlm_jax.models.resize_rule import PUBLISHED
 
     names = ("fps", "prefix_frames", "last_frames", "last_fps", "max_new_tokens", "previous")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    pixels = pixel_bounds({} if watcher is None else watcher.generation_config, arguments.max_pixels)
+    most = arguments.max_pixels
     return Run(
         benchmark,
         Path(arguments.data),
@@ -142,7 +142,7 @@ def _run(arguments: argparse.Namespace, benchmark: "Benchmark", watcher: "Commen
         dataclasses.replace(benchmark.protocol, **given),
         limit=arguments.limit,
         shard=arguments.shard,
-        pixels=dict(pixels),
+        resize=PUBLISHED.at_most(most) if watcher is None else watcher.vlm.resize_rule(most),
     )
 
 

@@ -133,7 +133,7 @@ def add_pixels(group: argparse._ArgumentGroup) -> None:
         "--max-pixels",
         type=number(int, least=784),
         metavar="N",
-        help="pixels of a frame at most; larger ones are scaled down (default: as the model was trained, else 602112)",
+        help="pixels of a frame at most; larger ones are scaled down (default: as trained, else as published for the family)",
     )
 
 

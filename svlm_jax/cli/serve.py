@@ -190,7 +190,7 @@ def build_hub(arguments: argparse.Namespace, vlm: "StreamingVLM", access: Any, t
     settings = PoolSettings(
         lanes=arguments.streams,
         spare=arguments.questions,
-        size=smart_resize(height, width, **vlm.pixel_bounds(asked.max_pixels)),
+        size=smart_resize(height, width, vlm.resize_rule(asked.max_pixels)),
         window=asked.window,
         sampling=sampling,
         fps=asked.fps,

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from svlm_jax.cache.window import Lengths, ring_shape
 from svlm_jax.checkpoint import hf, named
-from svlm_jax.checkpoint.streaming_block import PixelBounds, pixel_bounds
+from svlm_jax.checkpoint.streaming_block import resize_rule
 from svlm_jax.cli.options import window_changes
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.host.progress import Stages
+from svlm_jax.models.resize_rule import ResizeRule
 from svlm_jax.streaming.resume import check_resumable
 from svlm_jax.streaming.saved import where_saved
 from svlm_jax.streaming.session import Session
@@ -93,7 +94,7 @@ class StreamSpec:
 
     Attributes:
       settings: all of them; of a resumed stream those that it was saved with.
-      pixels: how large frames may be.
+      resize: how large frames reach the model.
       position: stream seconds at which a resumed stream stands, else 0.
       resume: the folder of a saved stream.
     """
@@ -101,7 +102,7 @@ class StreamSpec:
     model: ModelSpec
     video: SourceSpec
     settings: StreamSettings
-    pixels: PixelBounds
+    resize: ResizeRule
     position: float
     resume: str | None
 
@@ -112,13 +113,14 @@ class StreamSpec:
         given: the names of the options on the command line; a stream that is resumed takes no other settings than its own.
         """
         model, video = ModelSpec.of(arguments), SourceSpec.of(arguments)
-        generation = named.generation_config(model.name, revision=model.revision)
-        settings, position = settings_of(arguments, generation), 0.0
+        about = named.describe(model.name, revision=model.revision)
+        settings, position = settings_of(arguments, about.generation_config), 0.0
         if arguments.resume:
             saved, sampling, position = where_saved(arguments.resume)
             check_resumable(saved, sampling, settings, given)
             settings = dataclasses.replace(saved, split_timing=settings.split_timing, implementation=settings.implementation)
-        return cls(model, video, settings, pixel_bounds(generation, settings.max_pixels), position, arguments.resume)
+        rule = resize_rule(about.config, about.generation_config, settings.max_pixels)
+        return cls(model, video, settings, rule, position, arguments.resume)
 
     def open(self) -> tuple["StreamSpec", Source]:
         """The source, opened, and this with the source's length. ConfigError for a window that would never close."""
@@ -128,7 +130,7 @@ class StreamSpec:
             fps=settings.fps,
             chunk_seconds=settings.chunk_seconds,
             sampling="published" if settings.parity else "pts",
-            **self.pixels,
+            resize=self.resize,
             **self.video.options(self.position),
         )
         try:

@@ -159,7 +159,7 @@ class ChunkBuilder:
     def __init__(self, encode: Encode, model: ModelConfig, settings: ChunkSettings = ChunkSettings()) -> None:
         registry.require(model, "train")
         self.encode, self.model, self.settings = encode, model, settings
-        self._prompt = PromptBuilder(encode, model.video_token_id, system=settings.system, max_query=MAX_QUERY)
+        self._prompt = PromptBuilder(model, encode, system=settings.system, max_query=MAX_QUERY)
         self._advances: dict[tuple[int, str, ClipGrid], float] = {}
 
     def __call__(self, annotation: Annotation, frames: np.ndarray) -> Sample:

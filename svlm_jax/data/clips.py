@@ -1,6 +1,5 @@
 """Pixels of an annotated clip: the frames that a stream of the same video would show the model, one clip a turn."""
 
-import dataclasses
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,36 +9,11 @@ import numpy as np
 from svlm_jax.data.annotations import Annotation
 from svlm_jax.data.chunks import EPSILON, ChunkSettings
 from svlm_jax.errors import DataError
-from svlm_jax.video.resize import FACTOR, MAX_PIXELS, MIN_PIXELS, TEMPORAL_PATCH, TOTAL_PIXELS, frame_pixel_cap, smart_resize
+from svlm_jax.models.resize_rule import PUBLISHED, ResizeRule
 from svlm_jax.video.source import open_source
 
 STRETCH = 1.1  # how far a picture's sides may change against each other; beyond that it gets black bars
 MISSING = 1  # turns that a clip may lack at its end: transcripts run a little over
-
-
-@dataclasses.dataclass(frozen=True)
-class Pixels:
-    """How large frames are: `size` (height, width), or the published resize rule with its bounds over a whole clip."""
-
-    size: tuple[int, int] | None = None
-    factor: int = FACTOR
-    min_pixels: int = MIN_PIXELS
-    max_pixels: int = MAX_PIXELS
-    total_pixels: int = TOTAL_PIXELS
-
-    def cap(self, frames: int) -> int:
-        """Pixels that each frame of a clip of `frames` frames may have."""
-        frames += frames % TEMPORAL_PATCH
-        return frame_pixel_cap(frames, min_pixels=self.min_pixels, max_pixels=self.max_pixels, total_pixels=self.total_pixels)
-
-    def of(self, source: tuple[int, int], frames: int) -> tuple[int, int]:
-        """(height, width) of the frames of a clip of `frames` frames from a video of size `source`."""
-        if self.size is not None:
-            return self.size
-        return smart_resize(*source, factor=self.factor, min_pixels=self.min_pixels, max_pixels=self.cap(frames))
-
-
-PUBLISHED = Pixels()
 
 
 def nearest(size: tuple[int, int], sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
@@ -52,7 +26,7 @@ def nearest(size: tuple[int, int], sizes: Iterable[tuple[int, int]]) -> tuple[in
     return min(sizes, key=differs)
 
 
-def inside(size: tuple[int, int], box: tuple[int, int], factor: int = FACTOR) -> tuple[int, int]:
+def inside(size: tuple[int, int], box: tuple[int, int], factor: int) -> tuple[int, int]:
     """How large a picture of `size` (height, width) is drawn in a `box`: as large as that, if it is hardly stretched then.
 
     Otherwise it keeps its proportions, but for rounding to multiples of `factor`.
@@ -81,25 +55,23 @@ def source_size(path: str | Path) -> tuple[int, int]:
         return source.info.height, source.info.width
 
 
-def read_clip(path: str | Path, annotation: Annotation, settings: ChunkSettings, pixels: Pixels = PUBLISHED) -> np.ndarray:
+def read_clip(path: str | Path, annotation: Annotation, settings: ChunkSettings, resize: ResizeRule = PUBLISHED) -> np.ndarray:
     """Frames of a clip, uint8 (S, F, 3, height, width); before the picture begins, its first frame.
+
+    resize: how large they are; its bound for a clip holds for all of them together.
 
     Raises:
       SourceError: the video is missing or cannot be decoded.
       DataError: it ends before the clip does.
     """
     wanted = frame_count(annotation, settings) // settings.frames
-    cap = pixels.cap(wanted * settings.frames)
     source = open_source(
         path,
         fps=settings.fps,
         chunk_seconds=settings.chunk_seconds,
         start=annotation.start,
         duration=wanted * settings.chunk_seconds,
-        size=pixels.size,
-        factor=pixels.factor,
-        min_pixels=pixels.min_pixels,
-        max_pixels=cap,
+        resize=resize.for_clip(wanted * settings.frames),
     )
     with source:
         chunks = list(source)

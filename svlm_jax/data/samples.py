@@ -1,5 +1,6 @@
 """Sets of training samples by number, and what happens to those that cannot be read."""
 
+import dataclasses
 import functools
 import hashlib
 import logging
@@ -11,7 +12,10 @@ import numpy as np
 
 from svlm_jax.data.annotations import AnnotationFile
 from svlm_jax.data.chunks import ChunkBuilder, Sample
-from svlm_jax.data.clips import PUBLISHED, Pixels, frame_count, inside, letterbox, read_clip, source_size
+from svlm_jax.data.clips import frame_count, inside, letterbox, read_clip, source_size
+from svlm_jax.models import registry
+from svlm_jax.models.resize_rule import ResizeRule
+from svlm_jax.video.resize import smart_resize
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +60,17 @@ class AnnotatedVideos:
     shuffled = False
 
     def __init__(
-        self, annotations: str | Path, build: ChunkBuilder, *, folder: str | Path | None = None, pixels: Pixels = PUBLISHED
+        self,
+        annotations: str | Path,
+        build: ChunkBuilder,
+        *,
+        folder: str | Path | None = None,
+        resize: ResizeRule | None = None,
     ) -> None:
         self._file = AnnotationFile(annotations)
         self.name = self._file.path.name
         self.frames = build.settings.frames
-        self._build, self._pixels = build, pixels
+        self._build, self._resize = build, resize or registry.resize_rule(build.model)
         self._folder = Path(folder) if folder is not None else self._file.path.parent
         self._source_size = functools.lru_cache(maxsize=100_000)(source_size)
 
@@ -69,26 +78,24 @@ class AnnotatedVideos:
         return len(self._file)
 
     def size(self, number: int) -> Size:
+        if self._resize.size is not None:
+            return self._resize.size
         annotation = self._file[number]
-        if self._pixels.size is not None:
-            return self._pixels.size
-        return self._pixels.of(
-            self._source_size(self._folder / annotation.video), frame_count(annotation, self._build.settings)
-        )
+        rule = self._resize.for_clip(frame_count(annotation, self._build.settings))
+        return smart_resize(*self._source_size(self._folder / annotation.video), rule)
 
     def length(self, number: int, size: Size) -> tuple[int, int]:
         return self._build.length(self._file[number], size)
 
     def load(self, number: int, size: Size) -> Sample:
         annotation = self._file[number]
-        factor = self._pixels.factor
-        pixels = Pixels(size=inside(self.size(number), size, factor), factor=factor)
-        clips = read_clip(self._folder / annotation.video, annotation, self._build.settings, pixels)
+        rule = dataclasses.replace(self._resize, size=inside(self.size(number), size, self._resize.factor))
+        clips = read_clip(self._folder / annotation.video, annotation, self._build.settings, rule)
         return self._build(annotation, letterbox(clips, size))
 
     def fingerprint(self) -> str:
         """Of the annotations and of how they become samples; videos are known by their names only."""
-        return digest(self._file.fingerprint(), self._build.settings, self._pixels, self._build.model)
+        return digest(self._file.fingerprint(), self._build.settings, self._resize, self._build.model)
 
 
 def digest(*parts: object) -> str:

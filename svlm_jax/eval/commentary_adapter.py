@@ -28,7 +28,6 @@ class CommentaryAdapter:
     def __init__(self, vlm: StreamingVLM, settings: StreamSettings | None = None, *, revision: str | None = None) -> None:
         settings = settings or vlm.defaults
         self.name, self.revision = vlm.name, revision
-        self.generation_config = vlm.checkpoint.generation_config
         self.max_pixels = settings.max_pixels
         self.vlm, self._settings = vlm, dataclasses.replace(settings, qa_token_budget=max(settings.qa_token_budget, ROOM))
         self._session: Session | None = None

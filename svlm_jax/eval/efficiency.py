@@ -302,4 +302,4 @@ def _tenths(ms: Sequence[float]) -> float:
 
 def default_size(vlm: StreamingVLM) -> tuple[int, int]:
     """(height, width): what 720p becomes, or a picture of 4:3 if the checkpoint says how many pixels it was trained on."""
-    return smart_resize(336, 448, **vlm.pixels) if vlm.pixels else smart_resize(720, 1280)
+    return smart_resize(*((720, 1280) if vlm.most_pixels is None else (336, 448)), vlm.resize_rule())

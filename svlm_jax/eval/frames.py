@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from svlm_jax.errors import SourceError
+from svlm_jax.models.resize_rule import PUBLISHED, ResizeRule
 from svlm_jax.video.chunk import Chunk
-from svlm_jax.video.resize import TEMPORAL_PATCH
 from svlm_jax.video.sampler import NEAR
 from svlm_jax.video.source import Source, open_source, picture_span
 
@@ -26,12 +26,12 @@ PICTURES = (".jpg", ".jpeg", ".png")
 class Video:
     """A video file, or a folder of numbered pictures at `rate` per second, at the pixels that the model sees.
 
-    options: of `open_source` that say how large the frames are (size, min_pixels, max_pixels).
+    resize: how large the frames reach the model.
     """
 
     path: Path
     rate: float | None = None
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    resize: ResizeRule = PUBLISHED
 
     def span(self) -> tuple[float, float]:
         """Seconds at which the picture begins and ends, whatever the file says; SourceError when it is missing."""
@@ -41,7 +41,7 @@ class Video:
 
     def open(self, *, fps: float, seconds: float, start: float = 0.0, duration: float | None = None) -> Source:
         spec: Any = self._frames() if self.path.is_dir() else self.path
-        return open_source(spec, fps=fps, chunk_seconds=seconds, start=start, duration=duration, **self.options)
+        return open_source(spec, fps=fps, chunk_seconds=seconds, start=start, duration=duration, resize=self.resize)
 
     def _pictures(self) -> list[Path]:
         found = sorted(path for path in self.path.iterdir() if path.suffix.lower() in PICTURES)
@@ -66,7 +66,7 @@ def seconds(video: Video, start: float, end: float, *, fps: float) -> Iterator[C
 
     A chunk is a second, or as long as two frames take.
     """
-    length = max(1.0, TEMPORAL_PATCH / fps)
+    length = max(1.0, video.resize.grid_frames / fps)
     if end - start <= MARGIN:
         return
     duration = None if math.isinf(end) else end - start
@@ -100,7 +100,7 @@ def spread(video: Video, start: float, end: float, *, most: int, fps: float) -> 
     span = end - MARGIN - start
     if span <= 0:
         return None
-    count = _even(min(most, span * fps + 1))
+    count = _whole(min(most, span * fps + 1), video.resize)
     rate = (count - 1) / span
     return _one(video, start, end, count, rate)
 
@@ -112,15 +112,15 @@ def last(video: Video, start: float, end: float, *, count: int, fps: float) -> C
     span = end - MARGIN - start
     if span <= 0:
         return None
-    count = _even(min(count, span * fps + 1))
+    count = _whole(min(count, span * fps + 1), video.resize)
     if (count - 1) / fps > span:  # a shorter stretch than two frames
         return _one(video, start, end, count, (count - 1) / span)
     return _one(video, max(start, end - MARGIN - (count - 1) / fps), end, count, fps)
 
 
-def _even(count: float) -> int:
-    """The model reads frames in pairs."""
-    return max(TEMPORAL_PATCH, int(count) // TEMPORAL_PATCH * TEMPORAL_PATCH)
+def _whole(count: float, rule: ResizeRule) -> int:
+    """So many frames, in whole temporal grids."""
+    return max(1, int(count) // rule.grid_frames) * rule.grid_frames
 
 
 def _one(video: Video, start: float, end: float, count: int, fps: float) -> Chunk | None:

@@ -21,8 +21,8 @@ from svlm_jax.eval.answers import yes_no
 from svlm_jax.eval.frames import Video
 from svlm_jax.eval.interface import Answer, Model, View
 from svlm_jax.eval.items import Item
+from svlm_jax.models.resize_rule import PUBLISHED
 from svlm_jax.video.chunk import Chunk
-from svlm_jax.video.resize import TEMPORAL_PATCH
 
 Row = Literal["prefix", "last", "stream", "chunked"]
 ROWS: tuple[Row, ...] = ("prefix", "last", "stream")
@@ -51,10 +51,10 @@ class Protocol:
         for name in ("fps", "last_fps"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected more than 0")
-        if self.fps > TEMPORAL_PATCH and self.fps % TEMPORAL_PATCH:
+        if self.fps > PUBLISHED.grid_frames and self.fps % PUBLISHED.grid_frames:
             raise ConfigError(f"fps={self.fps}: expected at most 2, or an even number, because frames are read in pairs")
         for name in ("prefix_frames", "last_frames"):
-            if getattr(self, name) < TEMPORAL_PATCH or getattr(self, name) % TEMPORAL_PATCH:
+            if getattr(self, name) < PUBLISHED.grid_frames or getattr(self, name) % PUBLISHED.grid_frames:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected an even number, because frames are read in pairs")
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens={self.max_new_tokens}: expected 1 or more")
@@ -282,4 +282,4 @@ def _window(item: Item, lines: Sequence[Said]) -> Iterator[Outcome]:
 
 def _view(video: Video, start: float, stop: float, protocol: Protocol) -> View:
     end = min(stop, video.span()[1])
-    return View(protocol.fps, max(1.0, TEMPORAL_PATCH / protocol.fps), duration=max(end - start, 1.0))
+    return View(protocol.fps, max(1.0, video.resize.grid_frames / protocol.fps), duration=max(end - start, 1.0))

@@ -20,7 +20,7 @@ class QAAdapter:
     """
 
     def __init__(self, watcher: CommentaryAdapter, memory: MemoryPolicy, *, max_new_tokens: int) -> None:
-        self.name, self.generation_config = watcher.name, watcher.generation_config
+        self.name, self.vlm = watcher.name, watcher.vlm
         self._watcher, self._memory, self._max_new_tokens = watcher, memory, max_new_tokens
         self._recall: QASession | None = None
 

@@ -21,6 +21,7 @@ from svlm_jax.eval.report import report
 from svlm_jax.eval.results import manifest
 from svlm_jax.host.files import write_json
 from svlm_jax.host.json_files import read_object
+from svlm_jax.models.resize_rule import PUBLISHED, ResizeRule
 
 Progress = Callable[[int, int], None]
 
@@ -32,7 +33,7 @@ class Run:
     Attributes:
       data: the benchmark's folder. results: gets a folder for each row.
       limit: only so many items, the first ones. shard: (number from 1, of): this host's share, by video.
-      pixels: of `open_source`: how large frames are.
+      resize: how large frames reach the model.
     """
 
     benchmark: Benchmark
@@ -41,7 +42,7 @@ class Run:
     protocol: Protocol
     limit: int | None = None
     shard: tuple[int, int] = (1, 1)
-    pixels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    resize: ResizeRule = PUBLISHED
 
     def __post_init__(self) -> None:
         number, of = self.shard
@@ -58,14 +59,14 @@ class Run:
 
     def manifest(self, model: Model, row: Row) -> dict[str, Any]:
         """What makes two results comparable."""
-        said = {"protocol": dataclasses.asdict(self.protocol), "pixels": dict(self.pixels), "limit": self.limit}
+        said = {"protocol": dataclasses.asdict(self.protocol), "pixels": dataclasses.asdict(self.resize), "limit": self.limit}
         return manifest(["svlm", *sys.argv[1:]], benchmark=self.benchmark.title, row=row, **model.describe(), **said)
 
     def video(self, item: Item) -> Video:
         """Where the video of an item lies; a path that does not exist if nowhere, and decoding says so."""
         below = (Path(self.data) / folder / item.video for folder in self.benchmark.videos)
         path = next((path for path in below if path.exists()), Path(self.data) / item.video)
-        return Video(path, item.fps, dict(self.pixels))
+        return Video(path, item.fps, self.resize)
 
 
 def run_row(run: Run, model: Model, row: Row, *, progress: Progress = lambda done, total: None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 from svlm_jax.models.config import ModelConfig, TowerConfig
 from svlm_jax.models.hf_fields import Raw
 from svlm_jax.models.names import TensorNames
+from svlm_jax.models.resize_rule import ResizeRule
 from svlm_jax.models.vlm import VLM
 
 # watch: commentates on a stream second by second. ask: answers questions about it. train: its tower has a pass for training.
@@ -61,6 +62,7 @@ class Family:
       preprocessor_fields: preprocessor_config.json of an exported model.
       names: of its tensors in published files. sharding: rows of the sharding table for what is not the decoder.
       positions: how visual tokens are numbered. layout: how a prompt writes visuals.
+      resize_rule: how large frames of a video reach a tower.
       capabilities: what of the package it can do beyond reading, writing and running whole sequences.
       presets: released sizes, as the config.json of each.
       random_text: fields of TextConfig, and random_tower: the tower, of a model with random weights of a geometry.
@@ -77,6 +79,7 @@ class Family:
     names: TensorNames
     layout: VisualLayout
     positions: PositionRule
+    resize_rule: Callable[[Any], ResizeRule]
     capabilities: frozenset[Capability]
     random_text: Callable[[Geometry], Mapping[str, Any]]
     random_tower: Callable[[Geometry], TowerConfig]

@@ -11,6 +11,7 @@ from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.family import Capability, Family
 from svlm_jax.models.hf_fields import Raw
 from svlm_jax.models.hf_schema import checked_config, read_processor
+from svlm_jax.models.resize_rule import ResizeRule
 
 FAMILIES: dict[str, Family] = {}
 
@@ -47,6 +48,11 @@ def require(cfg: ModelConfig, capability: Capability) -> None:
     if capability not in record(cfg).capabilities:
         able = [name for name, other in FAMILIES.items() if capability in other.capabilities]
         raise ConfigError(f"the model is a {cfg.family}, which cannot {capability}: expected one of {', '.join(able)}.")
+
+
+def resize_rule(cfg: ModelConfig) -> ResizeRule:
+    """How large the frames of a video reach a model, by its family."""
+    return record(cfg).resize_rule(cfg.vision)
 
 
 def config_from_hf(source: Raw | str | Path) -> ModelConfig:

@@ -16,7 +16,8 @@ from svlm_jax.cache.positions import vision_block
 from svlm_jax.cache.ring import Role, Tokens
 from svlm_jax.cache.window import TurnIds
 from svlm_jax.errors import ConfigError
-from svlm_jax.models.config import ClipGrid
+from svlm_jax.models import registry
+from svlm_jax.models.config import ClipGrid, ModelConfig
 from svlm_jax.prompt.tokenizer import Encode, fill
 
 QUERY = "Commentate on what happens in the video."
@@ -36,8 +37,7 @@ class PromptBuilder:
     """Builds the token arrays of a stream.
 
     Args:
-      encode: of a tokenizer.
-      video_pad: id of <|video_pad|>.
+      model: whose family says how a video is marked. encode: of its tokenizer.
       system: text of the system turn, which never leaves the cache: the place for instructions that must last.
       text_positions: give patches 1-D positions like text (positions="text" of a window).
       max_query: tokens that a query may have; they are part of every turn's static length.
@@ -45,21 +45,22 @@ class PromptBuilder:
 
     def __init__(
         self,
+        model: ModelConfig,
         encode: Encode,
-        video_pad: int,
         *,
         system: str = SYSTEM,
         text_positions: bool = False,
         max_query: int = 0,
     ) -> None:
-        self.encode, self.video_pad, self.system = encode, video_pad, system
+        self.encode, self.video_pad, self.system = encode, model.video_token_id, system
         self.text_positions, self.max_query = text_positions, max_query
         self._parts = {
             Role.USER_OPEN: encode("<|im_start|>user\n"),
             Role.USER_CLOSE: encode("<|im_end|>\n"),
             Role.ASST_OPEN: encode("<|im_start|>assistant\n"),
         }
-        self._vision_start, self._vision_end = encode("<|vision_start|>"), encode("<|vision_end|>")
+        layout = registry.record(model).layout
+        self._vision_start, self._vision_end = (encode(mark) if mark else [] for mark in (layout.before, layout.after))
         self.label_length = len(encode(label(LATEST - 1, LATEST)))
 
     def turn_ids(self, stop: Iterable[int] = ()) -> TurnIds:

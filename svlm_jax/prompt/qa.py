@@ -10,7 +10,6 @@ letter and ask for the letter.
 import dataclasses
 import string
 from collections.abc import Sequence
-from typing import Any
 
 from svlm_jax.errors import ConfigError
 from svlm_jax.models import registry
@@ -137,8 +136,3 @@ class Dialogue:
         count, _, height, width = clip
         grid = self.model.vision.clip_grid(count, height, width, fps)
         return (grid.t, grid.h, grid.w), grid.time_step
-
-    def source_options(self) -> dict[str, Any]:
-        """How `open_source` must read for this model, beyond its defaults."""
-        side = getattr(self.model.vision, "image_size", None)
-        return {} if side is None else {"size": (side, side), "factor": side}

@@ -16,6 +16,7 @@ from svlm_jax.cache.window import WindowConfig
 from svlm_jax.engine import lanes as engine
 from svlm_jax.engine.sampling import Sampling, SamplingBounds
 from svlm_jax.errors import ConfigError, RequestError, StreamError, SvlmError
+from svlm_jax.models.resize_rule import ResizeRule
 from svlm_jax.serving.frames import FrameAssembler
 from svlm_jax.serving.stream import StreamOptions
 from svlm_jax.streaming.caption import Timing
@@ -94,7 +95,7 @@ class Executor:
         self.vlm, self.settings = vlm, settings
         self.lanes, self.spare = settings.lanes, settings.spare
         self.chunk_seconds = settings.chunk_seconds
-        self._count = frames_per_chunk(settings.fps, settings.chunk_seconds)
+        self._count = frames_per_chunk(settings.fps, settings.chunk_seconds, vlm.config.vision.grid_frames)
         self.ladder = tuple(1 << i for i in range((min(settings.lanes, MOST_ROWS) - 1).bit_length() + 1))
         widest = StreamOptions(system="", query=None, window=settings.window, sampling=settings.sampling)
         config = self._session(widest, None).capacity(
@@ -212,6 +213,11 @@ class Executor:
 
     def assembler(self, begin: float) -> FrameAssembler:
         return FrameAssembler(fps=self.settings.fps, count=self._count, size=self.settings.size, begin=begin)
+
+    @property
+    def resize(self) -> ResizeRule:
+        """How pictures of any size reach the model: all at the server's one size."""
+        return dataclasses.replace(self.vlm.resize_rule(), size=self.settings.size)
 
     def about(self) -> dict[str, Any]:
         """What a client must know of the pictures that the model sees."""

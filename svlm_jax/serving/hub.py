@@ -152,7 +152,7 @@ class Hub:
                 allowed,
                 fps=about["fps"],
                 chunk_seconds=about["chunk_seconds"],
-                size=(about["height"], about["width"]),
+                resize=self.scheduler.executor.resize,
                 pace="realtime",
                 on_status=lambda line: stream.emit("status", message=line),
             )

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from svlm_jax.checkpoint import hf, named
-from svlm_jax.checkpoint.streaming_block import PixelBounds, pixel_bounds
+from svlm_jax.checkpoint.streaming_block import most_pixels, resize_rule
 from svlm_jax.errors import StreamError
+from svlm_jax.models.resize_rule import ResizeRule
 from svlm_jax.streaming.settings import StreamSettings
 
 
@@ -20,11 +21,11 @@ class LoadedVLM:
         self.config, self.params, self.tokenizer = checkpoint.config, checkpoint.params, checkpoint.tokenizer
         self.dtype = hf.dtype_of(checkpoint.params)
         self.defaults = StreamSettings.from_generation_config(checkpoint.generation_config)
-        self.pixels = self.pixel_bounds()  # for `open_source`
+        self.most_pixels = most_pixels(checkpoint.generation_config)
 
-    def pixel_bounds(self, asked: int | None = None) -> PixelBounds:
-        """How large frames may be, for `open_source`: as asked for, else as the checkpoint was trained, else {}."""
-        return pixel_bounds(self.checkpoint.generation_config, asked)
+    def resize_rule(self, asked: int | None = None) -> ResizeRule:
+        """How large frames reach the model, for `open_source`; asked: pixels of a frame, else as the checkpoint was trained."""
+        return resize_rule(self.config, self.checkpoint.generation_config, asked)
 
     @classmethod
     def from_pretrained(cls, model: str | pathlib.Path, *, dtype: str = "auto", **options: Any) -> Self:
@@ -37,10 +38,9 @@ class LoadedVLM:
         return cls(named.load(model, dtype=jnp.dtype(dtype), **options), name=str(model))
 
 
-def check_size(pixels: PixelBounds, frames: tuple[int, ...], second: float) -> None:
-    """StreamError when frames, (F, 3, height, width), are larger than a model was trained to see: it would only guess."""
+def check_size(most: int | None, frames: tuple[int, ...], second: float) -> None:
+    """StreamError when frames, (F, 3, height, width), have more pixels than a model was trained to see: it would only guess."""
     height, width = frames[-2:]
-    most = pixels.get("max_pixels")
     if most is not None and height * width > most:
         raise StreamError(
             f"frames of {height}x{width} pixels at {second:.0f} s: this model was trained on at most {most:,} pixels a frame, "

@@ -11,7 +11,6 @@ import numpy as np
 from svlm_jax.cache.ring import Role
 from svlm_jax.cache.window import Lengths, WindowConfig, ring_shape, slots_by_role
 from svlm_jax.checkpoint.named import Description
-from svlm_jax.checkpoint.streaming_block import PixelBounds
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.models import functional
 from svlm_jax.models.config import ModelConfig
@@ -19,7 +18,6 @@ from svlm_jax.models.quant import Scheme, quantize_params
 from svlm_jax.prompt.commentary import PromptBuilder
 from svlm_jax.prompt.tokenizer import Tokenizer
 from svlm_jax.streaming.settings import StreamSettings
-from svlm_jax.video.resize import smart_resize
 from svlm_jax.video.source import frames_per_chunk
 
 SLOT_BYTES = 4 * (4 + 3 + 1 + 3)  # metadata: token, role, round, order; pos_offset, pos_step, native position
@@ -54,24 +52,18 @@ class MemoryPlan:
 QWEN_LENGTHS = Lengths(system=11, previous=0, label=22, query=9, reply=Sampling().max_new_tokens, patches=0)
 
 
-def frame_size(config: ModelConfig, height: int, width: int, pixels: PixelBounds) -> tuple[int, int]:
-    """(height, width) to which frames of a video are scaled for this model."""
-    side = getattr(config.vision, "image_size", None)
-    return (side, side) if side is not None else smart_resize(height, width, **pixels)
-
-
 def lengths_of(about: Description, settings: StreamSettings, height: int, width: int) -> Lengths:
     """The token counts of a stream's parts, for frames of that size (as scaled for the model).
 
     Without a tokenizer, which a preset does not have, they are those of Qwen's vocabulary and the default prompt.
     """
-    count = frames_per_chunk(settings.fps, settings.chunk_seconds)
+    count = frames_per_chunk(settings.fps, settings.chunk_seconds, about.config.vision.grid_frames)
     own = {"patches": about.config.vision.clip_tokens(count, height, width)}
     if settings.sampling is not None:
         own["reply"] = settings.sampling.max_new_tokens
     if about.folder is not None and (about.folder / "tokenizer.json").exists():
         encode = Tokenizer(about.folder / "tokenizer.json").encode
-        prompt = PromptBuilder(encode, about.config.video_token_id, system=settings.system)
+        prompt = PromptBuilder(about.config, encode, system=settings.system)
         own["system"] = int((prompt.opening().role == Role.SYSTEM).sum())
         own["label"] = prompt.label_length
         own["query"] = len(encode(settings.query, literal=True)) if settings.query else 0

@@ -38,7 +38,6 @@ from svlm_jax.streaming import saved
 from svlm_jax.streaming.loaded import LoadedVLM, check_size
 from svlm_jax.streaming.settings import CACHE_DTYPES, check_cache_dtype, sampling_from_json
 from svlm_jax.video.chunk import Chunk
-from svlm_jax.video.resize import FACTOR, TEMPORAL_PATCH
 from svlm_jax.video.source import Source, open_source
 
 PIECE = 64  # questions are padded to a multiple of so many tokens: few programs for all of them
@@ -87,7 +86,7 @@ class QASettings:
 _SETTINGS: Mapping[str, Kind[Any]] = {
     "memory": Object(),
     "fps": Number(above=0, most=1000),
-    "max_pixels": Nullable(Whole(least=FACTOR**2)),
+    "max_pixels": Nullable(Whole(least=1)),
     "sampling": Nullable(Object()),
     "max_new_tokens": Whole(least=1, most=10**6),
     "system": Text(),
@@ -111,7 +110,7 @@ class QASession:
             suppress=suppressed_ids(generation),
         )
         self.dialogue = Dialogue(vlm.config, vlm.tokenizer.encode, settings.system, stop_ids(generation))
-        self.pixels = vlm.pixel_bounds(settings.max_pixels)
+        self.most_pixels, self.resize = settings.max_pixels or vlm.most_pixels, vlm.resize_rule(settings.max_pixels)
         self.position = 0.0  # stream seconds watched so far
         self._frames = 0  # ... and frames
         self._pending: list[tuple[float, np.ndarray]] = []  # frames of the next clip, each with its second
@@ -138,7 +137,7 @@ class QASession:
     def open(self, source: Any, **options: Any) -> Source:
         """Opens a source as this model sees it. options: more of `open_source`'s."""
         fps = self.settings.fps
-        own = {"fps": fps, "chunk_seconds": TEMPORAL_PATCH / fps, **self.pixels, **self.dialogue.source_options()}
+        own = {"fps": fps, "chunk_seconds": self.resize.grid_frames / fps, "resize": self.resize}
         return open_source(source, **{**own, **options})
 
     def watch(self, source: Any) -> Iterator[float]:
@@ -171,7 +170,7 @@ class QASession:
     def begin(self, chunk: Chunk) -> None:
         """Builds the memory for frames like those of `chunk`, if there is none yet: what cannot work is said now."""
         if self._config is None:
-            check_size(self.pixels, chunk.frames.shape, chunk.start)
+            check_size(self.most_pixels, chunk.frames.shape, chunk.start)
             self._build(chunk.frames.shape)
 
     def _current(self) -> MemoryState:

@@ -49,10 +49,10 @@ class Session:
         self.vlm, self.settings = vlm, settings
         generation = vlm.checkpoint.generation_config
         self.sampling = settings.sampling or Sampling.from_generation_config(generation)
-        self.pixels = vlm.pixel_bounds(settings.max_pixels)
+        self.most_pixels, self.resize = settings.max_pixels or vlm.most_pixels, vlm.resize_rule(settings.max_pixels)
         self.prompt = PromptBuilder(
+            vlm.config,
             vlm.tokenizer.encode,
-            vlm.config.video_token_id,
             system=settings.system,
             text_positions=settings.window.positions == "text",
             max_query=len(vlm.tokenizer.encode(settings.query, literal=True)) if settings.query else 0,
@@ -106,7 +106,7 @@ class Session:
         sampling: Literal["pts", "published"] = "published" if settings.parity else "pts"
         start = self.position if isinstance(source, str | pathlib.Path) and os.path.exists(source) else 0.0
         own = {"fps": settings.fps, "chunk_seconds": settings.chunk_seconds, "sampling": sampling, "start": start}
-        return open_source(source, **{**own, **self.pixels, **options})
+        return open_source(source, **{**own, "resize": self.resize, **options})
 
     def watch(self, source: Any) -> Iterator[Caption]:
         """Captions of a source, until it ends: an open `Source`, or what `open` takes, which is closed at the end."""
@@ -171,7 +171,7 @@ class Session:
     def begin(self, chunk: Chunk) -> None:
         """Builds the cache for frames like those of `chunk`, if there is none yet: what cannot work is said now."""
         if self._lane is None:
-            check_size(self.pixels, chunk.frames.shape, chunk.start)
+            check_size(self.most_pixels, chunk.frames.shape, chunk.start)
             self._build(self._grid(chunk.frames), chunk.frames.shape)
 
     def ask(self, question: str, chunk: Chunk, *, max_new_tokens: int) -> Caption:
@@ -349,7 +349,7 @@ class Session:
     def _check(self, grid: ClipGrid, chunk: Chunk) -> None:
         if grid in self._grids:
             return
-        check_size(self.pixels, chunk.frames.shape, chunk.start)
+        check_size(self.most_pixels, chunk.frames.shape, chunk.start)
         block = self.config.ring.block
         if grid.patches > block:
             raise StreamError(

@@ -11,7 +11,6 @@ from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import CheckpointError, ConfigError
 from svlm_jax.host.schema import Choice, Flag, Kind, ListOf, Nullable, Number, Object, Record, Text, Whole
 from svlm_jax.prompt.commentary import QUERY, SYSTEM
-from svlm_jax.video.resize import FACTOR
 
 CACHE_DTYPES = ("float32", "bfloat16", "float16")
 
@@ -105,7 +104,7 @@ _SETTINGS: Mapping[str, Kind[Any]] = {
     "previous_text": Text(),
     "qa_token_budget": Whole(least=0, most=2**24),
     "seed": Whole(),
-    "max_pixels": Nullable(Whole(least=FACTOR**2)),
+    "max_pixels": Nullable(Whole(least=1)),
     "duration": Nullable(_SECONDS),
     "parity": Flag(),
     "split_timing": Flag(),

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from svlm_jax.data.chunks import ChunkSettings
-from svlm_jax.data.clips import PUBLISHED, Pixels
 from svlm_jax.data.pipeline import PipelineSettings
 from svlm_jax.errors import ConfigError
 from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.resize_rule import ResizeRule
 from svlm_jax.sharding import MeshConfig
 from svlm_jax.synthetic.facts_samples import FactSettings
 from svlm_jax.synthetic.samples import MatchSettings
@@ -82,12 +82,15 @@ class FactSet:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What is trained on, or evaluated on, and in which shapes."""
+    """What is trained on, or evaluated on, and in which shapes.
+
+    resize: of frames of videos; None: as the model's family says.
+    """
 
     sets: tuple[AnnotationSet | MatchSet | FactSet, ...]
     pipeline: PipelineSettings
     chunks: ChunkSettings = dataclasses.field(default_factory=ChunkSettings)
-    pixels: Pixels = PUBLISHED
+    resize: ResizeRule | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -190,7 +190,7 @@ def sets(config: DataConfig, source: Source) -> list[tuple[Samples, float]]:
     found: list[tuple[Samples, float]] = []
     for one in config.sets:
         if isinstance(one, AnnotationSet):
-            samples: Samples = AnnotatedVideos(one.path, build, folder=one.folder, pixels=config.pixels)
+            samples: Samples = AnnotatedVideos(one.path, build, folder=one.folder, resize=config.resize)
         elif isinstance(one, FactSet):
             samples = FactSamples(source.tokenizer.encode, source.config, seed=one.seed, count=one.count, settings=one.settings)
         else:

@@ -8,10 +8,11 @@ import av
 import numpy as np
 
 from svlm_jax.errors import SourceError
+from svlm_jax.models.resize_rule import ResizeRule
 from svlm_jax.video.chunk import Chunk
 from svlm_jax.video.chunk_queue import ChunkQueue
 from svlm_jax.video.reader import Decoded
-from svlm_jax.video.resize import array_pixels, frame_pixel_cap, model_pixels, smart_resize
+from svlm_jax.video.resize import array_pixels, model_pixels, smart_resize
 from svlm_jax.video.sampler import Sampler
 
 SAME_ASPECT = 0.02  # relative; what rounding to even sizes makes of one aspect ratio at several resolutions
@@ -19,25 +20,19 @@ SAME_ASPECT = 0.02  # relative; what rounding to even sizes makes of one aspect 
 
 @dataclasses.dataclass
 class ModelSize:
-    """The size at which the model sees each chunk: the published rule, or `fixed`.
+    """The size at which the model sees each chunk of `frames` frames, by its rule.
 
     The first chunk decides how many vision tokens a chunk may have, as memory is laid out for that many: should the resolution
     change later, a picture that would need more gets the first size if its aspect is the same, else a smaller one.
     """
 
     frames: int
-    fixed: tuple[int, int] | None
-    factor: int
-    min_pixels: int
-    max_pixels: int
+    rule: ResizeRule
     _first: tuple[tuple[int, int], tuple[int, int]] | None = None  # size of the first source picture, and what it became
 
     def of(self, source: tuple[int, int]) -> tuple[int, int]:
         """(height, width) for a chunk whose first frame has the size `source`."""
-        if self.fixed is not None:
-            return self.fixed
-        cap = frame_pixel_cap(self.frames, min_pixels=self.min_pixels, max_pixels=self.max_pixels)
-        size = smart_resize(*source, factor=self.factor, min_pixels=self.min_pixels, max_pixels=cap)
+        size = smart_resize(*source, self.rule.for_clip(self.frames))
         if self._first is None:
             self._first = source, size
         (first_height, first_width), first = self._first
@@ -46,7 +41,7 @@ class ModelSize:
             return size
         if abs(source[0] * first_width / (source[1] * first_height) - 1) < SAME_ASPECT:
             return first
-        return smart_resize(*source, factor=self.factor, min_pixels=min(self.min_pixels, limit), max_pixels=limit)
+        return smart_resize(*source, self.rule.at_most(limit))
 
 
 def pump(

@@ -1,5 +1,6 @@
 """Video in: files, URLs, cameras, RTSP streams and frames of one's own, as chunks of model-sized frames."""
 
+import dataclasses
 import functools
 import math
 import threading
@@ -13,13 +14,13 @@ import numpy as np
 
 from svlm_jax.errors import ConfigError
 from svlm_jax.host.retry import Backoff
+from svlm_jax.models.resize_rule import PUBLISHED, ResizeRule
 from svlm_jax.video.chunk import Chunk, SourceInfo
 from svlm_jax.video.chunk_queue import Behind, ChunkQueue
 from svlm_jax.video.container import MAX_INPUT_PIXELS
 from svlm_jax.video.decode_thread import ModelSize, pump
 from svlm_jax.video.frame_source import FrameSource
 from svlm_jax.video.opening import How, open_spec, picture_span, register_scheme
-from svlm_jax.video.resize import FACTOR, MAX_PIXELS, MIN_PIXELS, TEMPORAL_PATCH, smart_resize
 from svlm_jax.video.sampler import PtsSampler, PublishedSampler
 
 __all__ = ["Backoff", "Chunk", "FrameSource", "Source", "SourceInfo", "open_source", "picture_span", "register_scheme"]
@@ -76,10 +77,8 @@ def open_source(
     pace: Literal["fast", "realtime"] = "fast",
     behind: Behind | None = None,
     sampling: Literal["pts", "published"] = "pts",
+    resize: ResizeRule = PUBLISHED,
     size: tuple[int, int] | None = None,
-    factor: int = FACTOR,
-    min_pixels: int = MIN_PIXELS,
-    max_pixels: int = MAX_PIXELS,
     start: float = 0.0,
     duration: float | None = None,
     buffer: int = 2,
@@ -97,7 +96,7 @@ def open_source(
       spec: a file, a pipe ("-" is standard input), an http(s) URL, `rtsp://...` (or another live URL that FFmpeg reads), a
         camera index (0 or "0"), a registered `scheme:rest` (e.g. `synthetic:match?seed=3&minutes=10`), a `FrameSource`, or
         any iterable of (seconds, uint8 RGB (H, W, 3)).
-      fps: frames per second that the model sees; fps * chunk_seconds must be an even whole number.
+      fps: frames per second that the model sees; a chunk must have a multiple of the frames of a temporal grid (two).
       chunk_seconds: length of a chunk.
       pace: "fast" reads as fast as the session asks; "realtime" plays at one second per second from the first request on.
         Live sources are always real time.
@@ -105,9 +104,9 @@ def open_source(
         skipped span with one chunk's worth of frames spread evenly over it, "wait" lets the lag grow (not for live sources).
       sampling: "pts" takes the frames on screen at even times (`PtsSampler`); "published" repeats frames exactly as
         StreamingVLM's released reader does (`PublishedSampler`).
-      size: (height, width) of every frame, instead of the published resize rule.
-      factor, min_pixels, max_pixels: of the resize rule (`smart_resize`). Once the first chunk has its size, later ones (the
-        resolution may change) have at most as many vision tokens.
+      resize: how large frames reach the model (`smart_resize`). Once the first chunk has its size, later ones (the resolution
+        may change) have at most as many vision tokens. `Session.open` and `vlm.open` know the rule of their model.
+      size: (height, width) of every frame instead.
       start: seconds of the file's own time, which begins where players begin it, at which to begin. Not for live sources.
       duration: seconds to read, rounded up to whole chunks.
       buffer: chunks that may wait in memory.
@@ -123,12 +122,11 @@ def open_source(
       ConfigError: settings that cannot work.
       SourceError: the source cannot be opened; in iteration, what ended it early.
     """
-    count = frames_per_chunk(fps, chunk_seconds)
-    _check_choices(pace, behind, sampling, start, duration, buffer, size, factor)
+    count = frames_per_chunk(fps, chunk_seconds, resize.grid_frames)
+    _check_choices(pace, behind, sampling, start, duration, buffer)
     if max_input_pixels < 1:
         raise ConfigError(f"max_input_pixels={max_input_pixels} must be positive.")
-    model_size = ModelSize(count, size, factor, min_pixels, max_pixels)
-    smart_resize(factor, factor, factor=factor, min_pixels=min_pixels, max_pixels=max_pixels)  # impossible bounds fail here
+    model_size = ModelSize(count, resize if size is None else dataclasses.replace(resize, size=size))
     how = How(start, timeout, dict(options or {}), reconnect, on_status or (lambda _: None), clock, variant, max_input_pixels)
     opened = open_spec(spec, how)
     realtime = opened.info.live or pace == "realtime"
@@ -157,14 +155,16 @@ def open_source(
     return Source(opened.info, chunk_queue, threading.Thread(target=work, name="svlm-decode", daemon=True), opened.interrupt)
 
 
-def frames_per_chunk(fps: float, chunk_seconds: float) -> int:
+def frames_per_chunk(fps: float, chunk_seconds: float, grid_frames: int) -> int:
+    """Frames of a chunk; ConfigError unless they are whole temporal grids of `grid_frames` frames."""
     if not (fps > 0 and chunk_seconds > 0):
         raise ConfigError(f"fps={fps:g} and chunk_seconds={chunk_seconds:g} must both be positive.")
     count = fps * chunk_seconds
-    if abs(count - round(count)) > 1e-6 or round(count) % TEMPORAL_PATCH or round(count) < 1:
+    if abs(count - round(count)) > 1e-6 or round(count) % grid_frames or round(count) < 1:
+        expected = {1: "a whole number", 2: "an even whole number"}.get(grid_frames, f"a multiple of {grid_frames}")
         raise ConfigError(
-            f"fps={fps:g} with chunk_seconds={chunk_seconds:g} makes {count:g} frames a chunk; expected an even whole number,"
-            f" because the model reads frames in pairs."
+            f"fps={fps:g} with chunk_seconds={chunk_seconds:g} makes {count:g} frames a chunk; expected {expected},"
+            f" because the model reads {grid_frames} frames at a time."
         )
     return round(count)
 
@@ -176,8 +176,6 @@ def _check_choices(
     start: float,
     duration: float | None,
     buffer: int,
-    size: tuple[int, int] | None,
-    factor: int,
 ) -> None:
     choices = {
         "pace": (pace, ("fast", "realtime")),
@@ -193,5 +191,3 @@ def _check_choices(
         raise ConfigError(f"duration={duration:g} must be positive.")
     if buffer < 1:
         raise ConfigError(f"buffer={buffer} must be at least 1 chunk.")
-    if size is not None and (min(size) < factor or size[0] % factor or size[1] % factor):
-        raise ConfigError(f"size={size[0]}x{size[1]} must be positive multiples of {factor}.")

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from svlm_jax.cache import positions, ring, window
 from svlm_jax.cache.ring import RingShape, Role, Slots, Tokens, Window
+from svlm_jax.checkpoint.random import random_config
 from svlm_jax.models.config import ClipGrid
 from svlm_jax.prompt import commentary as prompt
 
@@ -38,7 +39,9 @@ def builder() -> prompt.PromptBuilder:
         return tokenizer.encode(text, add_special_tokens=False).ids
 
     (video_pad,) = encode("<|video_pad|>")
-    return prompt.PromptBuilder(encode, video_pad, max_query=16)
+    return prompt.PromptBuilder(
+        dataclasses.replace(random_config("qwen2_5_vl"), video_token_id=video_pad), encode, max_query=16
+    )
 
 
 @jax.tree_util.register_dataclass

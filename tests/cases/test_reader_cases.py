@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from svlm_jax.checkpoint import hf
-from svlm_jax.checkpoint.streaming_block import pixel_bounds, stop_ids, suppressed_ids
+from svlm_jax.checkpoint.streaming_block import most_pixels, stop_ids, suppressed_ids
 from svlm_jax.data.transcripts import read_transcript
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import CheckpointError, SvlmError
@@ -50,7 +50,7 @@ def read_generation(folder: Path) -> None:
     generation = read_object(folder / "g.json", CheckpointError)
     Sampling.from_generation_config(generation)
     StreamSettings.from_generation_config(generation)
-    for read in (stop_ids, suppressed_ids, pixel_bounds):
+    for read in (stop_ids, suppressed_ids, most_pixels):
         read(generation)
 
 

@@ -7,11 +7,13 @@ import pytest
 
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.checkpoint import hf
-from svlm_jax.checkpoint.streaming_block import pixel_bounds, stop_ids, streaming_block, suppressed_ids
+from svlm_jax.checkpoint.random import random_config
+from svlm_jax.checkpoint.streaming_block import resize_rule, stop_ids, streaming_block, suppressed_ids
 from svlm_jax.cli import main as cli
 from svlm_jax.cli.stream_spec import settings_of
 from svlm_jax.engine.sampling import Sampling
-from svlm_jax.errors import CheckpointError
+from svlm_jax.errors import CheckpointError, ConfigError
+from svlm_jax.models.resize_rule import PUBLISHED
 from svlm_jax.prompt.commentary import QUERY
 from svlm_jax.streaming.settings import StreamSettings
 from svlm_jax.streaming.vlm import StreamingVLM
@@ -26,10 +28,19 @@ def test_a_checkpoint_sets_the_defaults_of_its_streams():
     assert settings.window == WindowConfig(vision=16, text=64, sink=8, tail=96) and settings.query is None
     sampling = Sampling.from_generation_config(BLOCK, top_k=7)
     assert (sampling.temperature, sampling.repetition_penalty, sampling.max_new_tokens, sampling.top_k) == (0, 1, 20, 7)
-    assert pixel_bounds(BLOCK) == {"min_pixels": 9408, "max_pixels": 9408}
-    assert pixel_bounds(BLOCK, 200_000) == {"min_pixels": 78_400, "max_pixels": 200_000}
+    model = random_config("qwen2_5_vl")
+    bounds = [(rule.min_pixels, rule.max_pixels) for rule in (resize_rule(model, BLOCK), resize_rule(model, BLOCK, 200_000))]
+    assert bounds == [(9408, 9408), (78_400, 200_000)]
     assert StreamSettings.from_generation_config({}) == StreamSettings() and StreamSettings().query == QUERY
-    assert Sampling.from_generation_config({}) == Sampling() and pixel_bounds({}) == {}
+    assert Sampling.from_generation_config({}) == Sampling() and resize_rule(model, {}) == PUBLISHED
+
+
+def test_fewer_pixels_than_a_token_has():
+    model = random_config("qwen2_5_vl")
+    with pytest.raises(CheckpointError, match=r"'max_pixels' is 9, expected at least 784"):
+        resize_rule(model, {"svlm": {"max_pixels": 9}})
+    with pytest.raises(ConfigError, match="max_pixels=9"):
+        resize_rule(model, BLOCK, 9)
 
 
 def test_flags_come_before_the_checkpoint():
@@ -66,7 +77,7 @@ def test_a_loaded_model_streams_as_it_was_trained(tmp_path):
         ({"sampling": [1]}, ["'sampling'", "[1]"]),
         ({"sampling": {"temperature": ["a"]}}, ["sampling", "'temperature'", "['a']"]),
         ({"query": 3}, ["'query'", "text, or null"]),
-        ({"max_pixels": 9}, ["'max_pixels'", "9", "784"]),
+        ({"max_pixels": 0}, ["'max_pixels'", "0"]),
     ],
 )
 def test_a_block_that_is_not_understood_is_named(block, words):

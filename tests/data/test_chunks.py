@@ -64,7 +64,7 @@ def test_a_sample_is_what_a_stream_would_be_fed(tokenizer, sink, tail, query):
     encode = tokenizer.encode
     settings = ChunkSettings(sink=sink, tail=tail, query=query)
     sample = ChunkBuilder(encode, MODEL, settings)(CLIP, frames())
-    prompt = PromptBuilder(encode, MODEL.video_token_id, max_query=20)
+    prompt = PromptBuilder(MODEL, encode, max_query=20)
     grid = MODEL.vision.clip_grid(settings.frames, *SIZE, settings.fps)
     assert (grid.t, grid.h, grid.w, grid.time_step) == (1, 1, 2, 2.0)
     said = [" red goal ...", " now ...", " ..."]

@@ -1,12 +1,16 @@
 """Frames of annotated clips: the same as a stream of the video would give."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from svlm_jax.data.annotations import Annotation, Word
 from svlm_jax.data.chunks import ChunkSettings
-from svlm_jax.data.clips import Pixels, inside, letterbox, nearest, read_clip, source_size
+from svlm_jax.data.clips import inside, letterbox, nearest, read_clip, source_size
 from svlm_jax.errors import DataError, SourceError
+from svlm_jax.models.resize_rule import PUBLISHED
+from svlm_jax.video.resize import smart_resize
 from svlm_jax.video.source import open_source
 from tests import clips
 
@@ -31,12 +35,18 @@ def test_frames_are_those_of_the_stream(video):
 
 def test_sizes(video):
     assert source_size(video) == (112, 196)
-    assert read_clip(video, clip(0.0, 1.0), ChunkSettings(), Pixels(size=(56, 84))).shape == (1, 2, 3, 56, 84)
-    for pixels in (Pixels(), Pixels(min_pixels=784, max_pixels=112 * 196)):
-        assert read_clip(video, clip(0.0, 2.0), ChunkSettings(), pixels).shape[-2:] == pixels.of((112, 196), 4)
+    assert read_clip(video, clip(0.0, 1.0), ChunkSettings(), dataclasses.replace(PUBLISHED, size=(56, 84))).shape == (
+        1,
+        2,
+        3,
+        56,
+        84,
+    )
+    for rule in (PUBLISHED, dataclasses.replace(PUBLISHED, min_pixels=784, max_pixels=112 * 196)):
+        assert read_clip(video, clip(0.0, 2.0), ChunkSettings(), rule).shape[-2:] == smart_resize(112, 196, rule.for_clip(4))
     # A budget over the whole clip: the published training sees 64 s at half the pixels.
-    published = Pixels(total_pixels=19_267_584)
-    assert published.of((720, 1280), 48) == (560, 1008) and published.cap(128) == 301_056
+    training = dataclasses.replace(PUBLISHED, total_pixels=19_267_584)
+    assert smart_resize(720, 1280, training.for_clip(48)) == (560, 1008) and training.for_clip(128).max_pixels == 301_056
 
 
 def test_a_clip_that_runs_a_little_over_repeats_the_last_frame(video):
@@ -64,9 +74,9 @@ def test_the_nearest_size_has_the_proportions_of_the_picture():
 
 
 def test_pictures_keep_their_proportions_between_black_bars():
-    assert inside((672, 896), (476, 644)) == (476, 644)
-    assert inside((1008, 560), (560, 1008)) == (560, 308)
-    assert inside((504, 1176), (560, 1008)) == (420, 1008)
+    assert inside((672, 896), (476, 644), 28) == (476, 644)
+    assert inside((1008, 560), (560, 1008), 28) == (560, 308)
+    assert inside((504, 1176), (560, 1008), 28) == (420, 1008)
     drawn = letterbox(np.full((2, 3, 28, 56), 9, np.uint8), (84, 56))
     assert drawn.shape == (2, 3, 84, 56) and drawn.dtype == np.uint8
     assert (drawn[:, :, 28:56] == 9).all() and not drawn[:, :, :28].any() and not drawn[:, :, 56:].any()

@@ -1,6 +1,7 @@
 """The pipeline: every sample once an epoch, one shape a batch, exact resumption, and broken samples that spoil nothing."""
 
 import collections
+import dataclasses
 import itertools
 import json
 import logging
@@ -11,10 +12,10 @@ import pytest
 from svlm_jax.checkpoint.random import random_config
 from svlm_jax.data.annotations import Annotation, AnnotationFile, Word, write_annotations
 from svlm_jax.data.chunks import IGNORED, Bucket, ChunkBuilder, Sample
-from svlm_jax.data.clips import Pixels
 from svlm_jax.data.pipeline import Pipeline, PipelineSettings
 from svlm_jax.data.samples import AnnotatedVideos
 from svlm_jax.errors import ConfigError, DataError
+from svlm_jax.models.resize_rule import PUBLISHED
 from svlm_jax.prompt.tokenizer import Tokenizer
 from svlm_jax.synthetic import write_match
 from tests import clips
@@ -231,7 +232,7 @@ def test_annotated_videos_end_to_end(tmp_path, build):
     write_annotations(path, [*lines, gone, lines[0]])
     content = path.read_bytes()
     path.write_bytes(content[:-3] + b"}}\n")
-    samples = AnnotatedVideos(path, build, pixels=Pixels(size=(84, 112)))
+    samples = AnnotatedVideos(path, build, resize=dataclasses.replace(PUBLISHED, size=(84, 112)))
     with Pipeline([(samples, 1)], settings(batch=2, buckets=(Bucket(2500, 24, (84, 112)),), window=3)) as pipeline:
         batches = [next(pipeline) for _ in range(3)]
         assert sorted(weight for batch in batches for weight in batch.weight) == [0, 0, 1, 1, 1, 1]
@@ -246,7 +247,7 @@ def test_sizes_follow_the_video_unless_given(tmp_path, build):
     clips.render(tmp_path / "a.mp4", frames=24, rate=12)
     path = tmp_path / "x.jsonl"
     write_annotations(path, [Annotation("a.mp4", 0.0, 2.0, (Word(0.1, 0.4, "red"),))])
-    samples = AnnotatedVideos(path, build, pixels=Pixels(min_pixels=784, max_pixels=84 * 140))
+    samples = AnnotatedVideos(path, build, resize=dataclasses.replace(PUBLISHED, min_pixels=784, max_pixels=84 * 140))
     size = samples.size(0)
     assert size == (56, 140)
     sample = samples.load(0, size)
@@ -268,7 +269,7 @@ def shaped(tmp_path_factory, build):
         clips.render(folder / f"{number}.mp4", frames=24, rate=12, size=size)
     path = folder / "x.jsonl"
     write_annotations(path, [Annotation(f"{number}.mp4", 0.0, 2.0, (Word(0.1, 0.4, "red"),)) for number in range(len(sources))])
-    return AnnotatedVideos(path, build, pixels=Pixels(min_pixels=784, max_pixels=112 * 196))
+    return AnnotatedVideos(path, build, resize=dataclasses.replace(PUBLISHED, min_pixels=784, max_pixels=112 * 196))
 
 
 def test_videos_of_all_proportions_find_their_bucket(shaped):

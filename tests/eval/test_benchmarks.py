@@ -1,5 +1,6 @@
 """Every benchmark, over a small set in its published format: read, shown, answered, graded, reported."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,6 +11,7 @@ from svlm_jax.errors import EvalError
 from svlm_jax.eval.benchmarks import BENCHMARKS, named
 from svlm_jax.eval.protocols import Outcome
 from svlm_jax.eval.runner import Run, run_row
+from svlm_jax.models.resize_rule import PUBLISHED
 from tests.eval import sets
 from tests.eval.fakes import Reader
 
@@ -95,7 +97,9 @@ def test_whole_videos_in_detail(folders):
 
 def test_a_game_in_windows(folders, tmp_path):
     benchmark = BENCHMARKS["inf-streams"]
-    run = Run(benchmark, folders("inf-streams"), tmp_path, benchmark.protocol, pixels={"size": (56, 84)})
+    run = Run(
+        benchmark, folders("inf-streams"), tmp_path, benchmark.protocol, resize=dataclasses.replace(PUBLISHED, size=(56, 84))
+    )
     items = run.items()
     assert [(item.start, item.time) for item in items] == [(900, 1000), (1000, 1100), (1100, 1200)]
     assert items[1].previous == "early tip" and items[1].opening == "early tip"  # words that end by 1000 s
@@ -149,15 +153,15 @@ def test_a_field_that_is_missing(name, folders, tmp_path):
 @pytest.mark.parametrize("name", sorted(sets.SETS))
 def test_videos_that_are_missing_are_counted_and_tried_again(name, folders, tmp_path):
     benchmark, data = BENCHMARKS[name], tmp_path / "data"
-    pixels = {"size": (56, 84)}
+    resize = dataclasses.replace(PUBLISHED, size=(56, 84))
     shutil.copytree(folders(name), data, ignore=shutil.ignore_patterns("*.mp4", "show_1"))
-    run = Run(benchmark, data, tmp_path / "out", benchmark.protocol, pixels=pixels)
+    run = Run(benchmark, data, tmp_path / "out", benchmark.protocol, resize=resize)
     counts = run_row(run, Reader(), "stream")["counts"]
     why = "the video does not exist"
     assert counts["answered"] == counts["missing"] == 0 and sum(counts["skipped"].values()) == counts["items"]
     assert all(why in reason or "begins before" in reason for reason in counts["skipped"]), counts
     shutil.copytree(folders(name), data, dirs_exist_ok=True)
-    whole = Run(benchmark, data, tmp_path / "whole", benchmark.protocol, pixels=pixels)
+    whole = Run(benchmark, data, tmp_path / "whole", benchmark.protocol, resize=resize)
     assert run_row(run, Reader(), "stream") == run_row(whole, Reader(), "stream")
 
 

@@ -1,11 +1,13 @@
 """`svlm eval NAME` as its user sees it, with a model of six verbs in place of a checkpoint."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from svlm_jax.cli import eval_published
 from svlm_jax.cli import main as cli
+from svlm_jax.models.resize_rule import PUBLISHED
 from tests.endpoints import serving
 from tests.eval import sets
 from tests.eval.fakes import Reader
@@ -14,7 +16,7 @@ from tests.eval.fakes import Reader
 @pytest.fixture
 def reader(monkeypatch):
     reader = Reader(lambda question, seen: "B")
-    reader.generation_config = {}
+    reader.vlm = SimpleNamespace(resize_rule=PUBLISHED.at_most)
     monkeypatch.setattr(eval_published, "_watcher", lambda arguments: reader)
     return reader
 

@@ -17,6 +17,7 @@ from svlm_jax.eval.benchmarks import BENCHMARKS
 from svlm_jax.eval.commentary_adapter import CommentaryAdapter
 from svlm_jax.eval.runner import Run, run_row
 from svlm_jax.host.signals import Interrupted
+from svlm_jax.models.resize_rule import PUBLISHED
 from svlm_jax.streaming.session import Session
 from svlm_jax.streaming.settings import StreamSettings
 from svlm_jax.streaming.vlm import StreamingVLM
@@ -53,7 +54,7 @@ def planned(name, folder, results):
     """With pictures and answers that a tiny model is quick with."""
     benchmark = BENCHMARKS[name]
     protocol = dataclasses.replace(benchmark.protocol, prefix_frames=4, last_frames=2, max_new_tokens=4)
-    return Run(benchmark, folder, results, protocol, pixels={"size": (28, 56)})
+    return Run(benchmark, folder, results, protocol, resize=dataclasses.replace(PUBLISHED, size=(28, 56)))
 
 
 def first_unseen(name, item):
@@ -81,7 +82,7 @@ def test_frames_after_the_question_do_not_matter(folders, tmp_path, name, row):
     seen = []
     for changed in (False, True):
         run = planned(name, folders(name, changed=changed), tmp_path / str(changed))
-        run = dataclasses.replace(run, pixels={"size": (56, 84)})  # numbers can be read
+        run = dataclasses.replace(run, resize=dataclasses.replace(PUBLISHED, size=(56, 84)))  # numbers can be read
         run_row(run, Reader(lambda question, seen: f"Yes {seen}"), row)  # proactive questions end with their first poll
         seen.append(responses(tmp_path / str(changed) / row))
     items = {item.id: item for item in run.items()}

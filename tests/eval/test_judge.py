@@ -15,6 +15,7 @@ from svlm_jax.eval.judging import judge_row
 from svlm_jax.eval.predictions import read_predictions, write_predictions
 from svlm_jax.eval.runner import Run, run_row
 from svlm_jax.host.chat_client import Endpoint
+from svlm_jax.models.resize_rule import PUBLISHED
 from tests.endpoints import serving
 from tests.eval import sets
 from tests.eval.fakes import Reader
@@ -196,7 +197,13 @@ def test_a_benchmark_is_judged_where_it_lies(server, tmp_path):
 @pytest.mark.parametrize("name", ["livesports-cc", "inf-streams"])
 def test_commentary_beside_published_predictions(server, tmp_path, name):
     benchmark = BENCHMARKS[name]
-    run = Run(benchmark, sets.SETS[name](tmp_path / "data"), tmp_path / "out", benchmark.protocol, pixels={"size": (56, 84)})
+    run = Run(
+        benchmark,
+        sets.SETS[name](tmp_path / "data"),
+        tmp_path / "out",
+        benchmark.protocol,
+        resize=dataclasses.replace(PUBLISHED, size=(56, 84)),
+    )
     if name == "livesports-cc":
         lines = [{"video_id": "xyz", "event_id": 3, "begin": 2.0, "end": 5.5, "pred": "theirs"}]
     else:

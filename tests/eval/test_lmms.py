@@ -7,12 +7,14 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from svlm_jax.errors import ConfigError, EvalError
 from svlm_jax.eval.lmms.requests import asked
+from svlm_jax.models.resize_rule import PUBLISHED
 from svlm_jax.streaming.vlm import StreamingVLM
 from tests import checkpoints, clips
 from tests.eval import lmms_contract, sets
@@ -39,7 +41,7 @@ def video(tmp_path_factory):
 @pytest.fixture
 def reader(model, monkeypatch):
     reader = Reader(lambda question, seen: f"{seen}")
-    reader.generation_config = {}
+    reader.vlm = SimpleNamespace(resize_rule=PUBLISHED.at_most)
     monkeypatch.setattr(model.StreamingVLM, "from_pretrained", lambda *arguments, **settings: None)
     monkeypatch.setattr(model, "CommentaryAdapter", lambda vlm, revision: reader)
     return reader

@@ -11,6 +11,7 @@ from svlm_jax.eval.commentary_adapter import CommentaryAdapter
 from svlm_jax.eval.interface import View
 from svlm_jax.eval.qa_adapter import QAAdapter
 from svlm_jax.eval.runner import Run, run_row
+from svlm_jax.models.resize_rule import PUBLISHED
 from svlm_jax.streaming.vlm import StreamingVLM
 from tests import checkpoints
 from tests.eval import sets
@@ -30,7 +31,9 @@ def test_rvs_end_to_end(recaller, tmp_path):
     """Two questions to one stream; answers do not depend on what is asked in between, or on where a run was stopped."""
     benchmark = BENCHMARKS["rvs-ego"]
     protocol = dataclasses.replace(benchmark.protocol, max_new_tokens=4)
-    run = Run(benchmark, sets.rvs(tmp_path / "data"), tmp_path / "out", protocol, pixels={"size": (28, 56)})
+    run = Run(
+        benchmark, sets.rvs(tmp_path / "data"), tmp_path / "out", protocol, resize=dataclasses.replace(PUBLISHED, size=(28, 56))
+    )
     result = run_row(run, recaller, "stream")
     assert result["counts"]["answered"] == 2 and 0 < result["cost"]["tokens_most"] <= MEMORY.budget
     assert "vsb+par" in (tmp_path / "out" / "stream" / "manifest.json").read_text()

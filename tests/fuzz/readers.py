@@ -13,7 +13,7 @@ import numpy as np
 
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.checkpoint.random import random_config
-from svlm_jax.checkpoint.streaming_block import pixel_bounds, stop_ids, streaming_block, suppressed_ids
+from svlm_jax.checkpoint.streaming_block import most_pixels, stop_ids, streaming_block, suppressed_ids
 from svlm_jax.checkpoint.tensors import open_folder
 from svlm_jax.data.annotations import Annotation, AnnotationFile, Question, Word, write_annotations
 from svlm_jax.data.curate import Curator
@@ -166,7 +166,7 @@ def folder_with_config(folder: Path) -> None:
 
 def read_generation(folder: Path) -> None:
     generation = read_object(folder / "generation_config.json", CheckpointError)
-    for read in (streaming_block, stop_ids, suppressed_ids, pixel_bounds, StreamSettings.from_generation_config):
+    for read in (streaming_block, stop_ids, suppressed_ids, most_pixels, StreamSettings.from_generation_config):
         read(generation)
     Sampling.from_generation_config(generation)
 

@@ -62,7 +62,7 @@ def test_a_transcript_has_no_pads(tokenizer, published):
 
 
 def test_a_stream_and_a_question_have_no_pads(tokenizer):
-    prompt = PromptBuilder(tokenizer.encode, MODEL.video_token_id, system=HOSTILE, max_query=100)
+    prompt = PromptBuilder(MODEL, tokenizer.encode, system=HOSTILE, max_query=100)
     assert pads(prompt.opening(HOSTILE).token) == 0
     grid = ClipGrid(1, 2, 2, 1.0)
     assert pads(prompt.turn(0.0, 1.0, grid, HOSTILE).token) == grid.patches

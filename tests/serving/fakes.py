@@ -8,6 +8,7 @@ import numpy as np
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import RequestError, StreamError
+from svlm_jax.models.resize_rule import PUBLISHED
 from svlm_jax.serving.access import Access
 from svlm_jax.serving.executor import Batch
 from svlm_jax.serving.frames import FrameAssembler
@@ -86,6 +87,8 @@ class FakeExecutor:
 
     def assembler(self, begin):
         return FrameAssembler(fps=2.0, count=2, size=(28, 28), begin=begin)
+
+    resize = dataclasses.replace(PUBLISHED, size=(28, 28))
 
     def about(self):
         return {"fps": 2.0, "chunk_seconds": 1.0, "height": 28, "width": 28}

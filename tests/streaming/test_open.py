@@ -31,7 +31,7 @@ def shape(source):
 
 
 def test_a_model_opens_videos_at_the_size_that_it_was_trained_on(vlm, clip):
-    assert vlm.pixels["max_pixels"] == 9408
+    assert vlm.most_pixels == vlm.resize_rule().max_pixels == 9408
     assert shape(vlm.open(clip)) == ((2, 3, 84, 112), 1.0)
     with open_source(clip) as plain:
         assert next(plain).frames.shape[-2:] == (252, 336), "which is not what a source does by itself"
@@ -67,7 +67,7 @@ def test_a_model_that_says_nothing_takes_any_size():
     tiny = StreamingVLM.from_pretrained(checkpoints.tiny(), dtype="float32")
     session = tiny.stream(window=dataclasses.replace(tiny.defaults.window, vision=1, text=1))
     session.begin(Chunk(np.zeros((2, 3, 560, 560), np.uint8), 0.0, 1.0))
-    assert tiny.pixels == {}
+    assert tiny.most_pixels is None
 
 
 def test_a_character_that_a_reply_was_cut_in_is_left_out():

@@ -85,7 +85,7 @@ def test_shapes_are_told_apart_and_backgrounds_move():
 
 
 def test_as_a_source_it_is_the_stream():
-    with open_source("synthetic:facts?seed=3&minutes=0.1&every=10", min_pixels=SIDE**2, max_pixels=SIDE**2) as source:
+    with open_source("synthetic:facts?seed=3&minutes=0.1&every=10", size=(SIDE, SIDE)) as source:
         info, chunks = source.info, list(source)
     assert (info.kind, info.width, info.height, info.fps, info.duration) == ("synthetic", SIDE, SIDE, 2.0, 6.0)
     facts = Facts(3, every=10)

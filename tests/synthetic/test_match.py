@@ -1,5 +1,6 @@
 """The match: what is shown and said is true, and the same for the same seed."""
 
+import dataclasses
 import itertools
 
 import av
@@ -8,8 +9,9 @@ import pytest
 
 from svlm_jax.data.annotations import Annotation, AnnotationFile
 from svlm_jax.data.chunks import ChunkSettings, turns
-from svlm_jax.data.clips import Pixels, read_clip
+from svlm_jax.data.clips import read_clip
 from svlm_jax.errors import ConfigError, OutputError
+from svlm_jax.models.resize_rule import PUBLISHED
 from svlm_jax.synthetic import Match, write_match
 from svlm_jax.synthetic.commentary import KINDS, SCORED, VOCABULARY, line, parse
 from svlm_jax.synthetic.render import CYAN, MAGENTA, ORANGE, PALE, TEAM, WHITE, Renderer
@@ -142,7 +144,9 @@ def test_a_written_match_is_the_match(tmp_path):
     for second in truth[::7]:
         near = np.abs(pictures[second.number * 12].astype(int) - match.frames(second)[0]).mean()
         assert near < 8  # colours are coarser in the file
-    seen = read_clip(video, Annotation(video.name, 30.0, 40.0, ()), ChunkSettings(), Pixels(size=(84, 112)))
+    seen = read_clip(
+        video, Annotation(video.name, 30.0, 40.0, ()), ChunkSettings(), dataclasses.replace(PUBLISHED, size=(84, 112))
+    )
     plain = np.stack([Match(5).frames(second) for second in truth[30:40]]).transpose(0, 1, 4, 2, 3)
     assert np.abs(seen.astype(int) - plain).mean(axis=(1, 2, 3, 4)).max() < 8  # after the real resize, in every second
     file = AnnotationFile(annotations)

@@ -1,5 +1,6 @@
 """Live sources: their clock, reconnecting, HTTP, cameras, and names without credentials."""
 
+import dataclasses
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from svlm_jax.errors import ConfigError, SourceError
 from svlm_jax.host.retry import Backoff
+from svlm_jax.models.resize_rule import PUBLISHED
 from svlm_jax.video import opening
 from svlm_jax.video.live import LiveClock
 from svlm_jax.video.source import FrameSource, open_source
@@ -189,7 +191,9 @@ def test_rtsp() -> None:
 
 def test_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "camera", lambda index: (f"testsrc=size=64x48:rate={20 + index},realtime", "lavfi"))
-    with open_source("4", fps=8, chunk_seconds=0.25, duration=1, min_pixels=28 * 28) as source:
+    with open_source(
+        "4", fps=8, chunk_seconds=0.25, duration=1, resize=dataclasses.replace(PUBLISHED, min_pixels=28 * 28)
+    ) as source:
         info = source.info
         chunks = list(source)
     assert (info.name, info.kind, info.live, info.fps, info.width, info.height) == ("camera 4", "webcam", True, 24, 64, 48)

@@ -12,7 +12,6 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from svlm_jax.cache.policies import POLICIES, memory_policy
-from svlm_jax.checkpoint.streaming_block import pixel_bounds
 from svlm_jax.errors import ConfigError, EvalError, SourceError, StreamError
 from svlm_jax.eval import protocols
 from svlm_jax.eval.commentary_adapter import CommentaryAdapter
@@ -73,7 +72,7 @@ class Svlm(lmms):
         self._memory = None if recall is None else memory_policy(recall, budget=budget)
         vlm = StreamingVLM.from_pretrained(pretrained, dtype=dtype, revision=revision)
         self._watcher = CommentaryAdapter(vlm, revision=revision)
-        self._pixels = dict(pixel_bounds(self._watcher.generation_config, max_pixels))
+        self._resize = self._watcher.vlm.resize_rule(max_pixels)
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """An answer for each request. What cannot be shown or asked has the answer "", and is told as a warning."""
@@ -102,14 +101,14 @@ class Svlm(lmms):
             protocol = dataclasses.replace(self._protocol, max_new_tokens=most)
             items = [_item(i, one) for i, one in enumerate(found) if one.video and one.max_new_tokens == most]
             for group in protocols.groups(items, self._row):
-                yield from self._play(Video(Path(group[0].video), options=self._pixels), group, protocol)
+                yield from self._play(Video(Path(group[0].video), resize=self._resize), group, protocol)
 
     def _about_pictures(self, found: Sequence[Asked], requests: Sequence[Any]) -> Iterator[tuple[int, str]]:
         for number, one in enumerate(found):
             if not one.video:
                 protocol = dataclasses.replace(self._protocol, fps=2.0, last_fps=2.0, max_new_tokens=one.max_new_tokens)
                 with tempfile.TemporaryDirectory() as folder:
-                    video = Video(_written(self._asked(requests[number]).pictures, Path(folder)), 1.0, self._pixels)
+                    video = Video(_written(self._asked(requests[number]).pictures, Path(folder)), 1.0, self._resize)
                     yield from self._play(video, [_item(number, one)], protocol)
 
     def _play(self, video: Video, group: Sequence[Item], protocol: Protocol) -> Iterator[tuple[int, str]]:

@@ -13,6 +13,7 @@ from svlm_jax.models.llava_onevision.config import (
 from svlm_jax.models.llava_onevision.model import LlavaOnevision
 from svlm_jax.models.llava_onevision.names import LLAVA_NAMES
 from svlm_jax.models.llava_onevision.presets import LLAVA_PRESETS
+from svlm_jax.models.resize_rule import ResizeRule
 
 # Pictures first, then videos, then words, as in the published template.
 CHAT_TEMPLATE = (
@@ -23,6 +24,10 @@ CHAT_TEMPLATE = (
     "{% for part in message['content'] if part['type'] == 'text' %}{{ '\\n' + part['text'] }}{% endfor %}{% endif %}"
     "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+
+
+def _resize_rule(vision: SiglipConfig) -> ResizeRule:
+    return ResizeRule.fixed(vision.image_size)
 
 
 def _random_text(g: Geometry) -> dict[str, Any]:
@@ -58,6 +63,7 @@ LLAVA_ONEVISION = Family(
     names=LLAVA_NAMES,
     layout=VisualLayout("<image>", "<video>"),
     positions="words",
+    resize_rule=_resize_rule,
     capabilities=frozenset({"ask"}),
     random_text=_random_text,
     random_tower=_random_tower,

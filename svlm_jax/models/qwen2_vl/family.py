@@ -8,6 +8,7 @@ from svlm_jax.models.qwen2_vl.config import QwenVisionConfig, preprocessor_field
 from svlm_jax.models.qwen2_vl.model import Qwen
 from svlm_jax.models.qwen2_vl.names import QWEN2_5_VL_NAMES, QWEN2_VL_NAMES
 from svlm_jax.models.qwen2_vl.presets import QWEN2_5_VL_PRESETS, QWEN2_VL_PRESETS
+from svlm_jax.models.resize_rule import ResizeRule
 
 LAYOUT = VisualLayout("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 CHAT_TEMPLATE = (
@@ -26,6 +27,10 @@ SHARDING: tuple[ShardingRow, ...] = (
     (r"visual\.(blocks\.\d+|merger)\.mlp\.(down|fc2)\.weight", (None, "vision")),
     (r"visual\.(blocks\.\d+|merger)\.[\w.]*(norm\d?\.weight|bias)", (None,)),
 )
+
+
+def _resize_rule(vision: QwenVisionConfig) -> ResizeRule:
+    return ResizeRule.of_tokens(vision.cell, vision.grid_frames)
 
 
 def _random_text(g: Geometry) -> dict[str, Any]:
@@ -68,6 +73,7 @@ QWEN2_5_VL = Family(
     names=QWEN2_5_VL_NAMES,
     layout=LAYOUT,
     positions="blocks",
+    resize_rule=_resize_rule,
     capabilities=frozenset({"watch", "ask", "train"}),
     random_text=_random_text,
     random_tower=_random_2_5,

@@ -11,6 +11,7 @@ from svlm_jax.models.qwen3_vl.config import Qwen3VisionConfig, preprocessor_fiel
 from svlm_jax.models.qwen3_vl.model import Qwen3
 from svlm_jax.models.qwen3_vl.names import QWEN3_VL_MOE_NAMES, QWEN3_VL_NAMES
 from svlm_jax.models.qwen3_vl.presets import QWEN3_VL_MOE_PRESETS, QWEN3_VL_PRESETS
+from svlm_jax.models.resize_rule import ResizeRule
 
 SHARDING: tuple[ShardingRow, ...] = (
     *QWEN2_SHARDING,
@@ -20,6 +21,11 @@ SHARDING: tuple[ShardingRow, ...] = (
     (r"visual\.deepstack\.\d+\.mlp\.fc2\.weight", (None, "vision")),
     (r"visual\.deepstack\.\d+\.[\w.]*(norm\.weight|bias)", (None,)),
 )
+
+
+def _resize_rule(vision: Qwen3VisionConfig) -> ResizeRule:
+    """As its authors' tools read videos (package qwen-vl-utils 0.0.14): no frame has fewer than 128 tokens."""
+    return ResizeRule.of_tokens(vision.cell, vision.grid_frames, least=128)
 
 
 def _random_text(g: Geometry) -> dict[str, Any]:
@@ -54,6 +60,7 @@ QWEN3_VL = Family(
     names=QWEN3_VL_NAMES,
     layout=LAYOUT,
     positions="frames",
+    resize_rule=_resize_rule,
     capabilities=frozenset(),
     random_text=_random_text,
     random_tower=_random_tower,
