@@ -217,7 +217,8 @@ def compare(folder: pathlib.Path, dtype: str, seconds: int) -> dict[str, object]
     torch.set_num_threads(all_threads)
     shape, text = session.config.ring, session.config.model.text
     plain = 2 * text.num_layers * shape.slots * text.num_kv_heads * text.head_dim * np.dtype(session.vlm.dtype).itemsize
-    cache = compiled.cache_bytes(session.config)
+    held = session.config.cache_bytes
+    cache = held.stored + held.rotated
     median_ours = statistics.median(mine)
     median_theirs = {part: statistics.median(times[part] for times in other) for part in other[0]}
     return {

@@ -26,6 +26,7 @@ from svlm_jax.cache import vsb
 from svlm_jax.cache.kv import KVShape
 from svlm_jax.cache.memory_shape import MemoryShape, TokenMeta
 from svlm_jax.cache.policies.base import MemoryPolicy, Positions
+from svlm_jax.cache.positions import inside_block, raster
 
 NEVER = -1  # the place of a slot that holds nothing
 
@@ -96,7 +97,7 @@ def memory_bytes(memory: MemoryState) -> int:
 
 def incoming(memory: MemoryState, shape: MemoryShape, second: Float[Array, "B grids"]) -> TokenMeta:
     """What the tokens of the next clip are, (B, clip) in raster order. second: stream time of each temporal grid."""
-    t, row, column = (x.reshape(-1) for x in np.indices((shape.grids, shape.rows, shape.columns)))
+    t, row, column = raster(shape.grids, shape.rows, shape.columns)
 
     def one(seen: Array, grids: Array, second: Array) -> TokenMeta:
         at = jnp.asarray(t)
@@ -134,16 +135,14 @@ def positions(
     """
     if not shape.step:
         along = jnp.cumsum(live, axis=1) - 1 if mode == "contiguous" else meta.place
-        t = row = column = along.astype(jnp.float32)
+        inside = jnp.stack([along.astype(jnp.float32)] * 3, axis=1)
     else:
         grid = meta.grid
         if mode == "contiguous":
             newest = jax.lax.cummax(jnp.where(live, grid, -1), axis=1)
             before = jnp.concatenate([jnp.full_like(newest[:, :1], -1), newest[:, :-1]], axis=1)
             grid = jnp.cumsum(newest > before, axis=1) - 1
-        t = jnp.floor(grid.astype(jnp.float32) * shape.step)
-        row, column = meta.row.astype(jnp.float32), meta.column.astype(jnp.float32)
-    inside = jnp.stack([t, row, column], axis=1)
+        inside = jnp.floor(inside_block(jnp.stack([grid, meta.row, meta.column], axis=1), shape.step))
     extent = jnp.max(jnp.where(live[:, None], inside, -1.0), axis=(1, 2)) + 1
     return shape.prefix + inside, shape.prefix + extent
 

@@ -9,6 +9,8 @@ Every token carries what it adds (`pos_step`, `pos_offset`), so positions follow
 Contiguous positions re-number what is kept; native positions are those of the time of writing and grow for ever.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -16,17 +18,28 @@ from jaxtyping import Array, Float
 from svlm_jax.cache.ring import Slots, Tokens, Window
 
 
+def raster(t: int, h: int, w: int) -> np.ndarray:
+    """Temporal grid, row and column of each token of a block, in raster order: int (3, t·h·w)."""
+    return np.indices((t, h, w)).reshape(3, -1)
+
+
+def inside_block(index: Any, time_step: float) -> Any:
+    """Positions (τ·k, row, col) inside their block of tokens with that `index` (…, 3, M): their temporal grid, row, column.
+
+    NumPy arrays and JAX arrays alike; τ is `time_step`.
+    """
+    return index * np.asarray([[time_step], [1.0], [1.0]])
+
+
 def vision_block(grid: tuple[int, int, int], time_step: float) -> tuple[np.ndarray, np.ndarray]:
     """What the patches of one clip add: pos_offset (3, M) and pos_step (M,), float32, in raster order (t, h, w).
 
     grid: temporal grids, rows and columns after merging. The whole span is charged to the last patch.
     """
-    t, h, w = grid
-    index = np.stack(np.meshgrid(np.arange(t), np.arange(h), np.arange(w), indexing="ij")).reshape(3, -1)
-    pos_offset = (index * np.asarray([[time_step], [1.0], [1.0]])).astype(np.float32)
-    pos_step = np.zeros(t * h * w, np.float32)
-    pos_step[-1] = max(time_step * (t - 1), h - 1, w - 1) + 1
-    return pos_offset, pos_step
+    pos_offset = inside_block(raster(*grid), time_step)
+    pos_step = np.zeros(pos_offset.shape[1], np.float32)
+    pos_step[-1] = pos_offset.max() + 1
+    return pos_offset.astype(np.float32), pos_step
 
 
 def kept_positions(slots: Slots, window: Window, native_next: Array) -> tuple[Float[Array, "3 C"], Float[Array, ""]]:

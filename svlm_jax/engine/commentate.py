@@ -26,6 +26,7 @@ from pallas_kernels.dispatch import Implementation
 from svlm_jax.cache import positions, ring, window
 from svlm_jax.cache.kv import KVStore
 from svlm_jax.cache.ring import RingShape, Role, Slots, Tokens
+from svlm_jax.cache.sizes import CacheBytes, cache_bytes
 from svlm_jax.engine.generate import generate
 from svlm_jax.engine.sampling import SamplingBounds, fold_in
 from svlm_jax.engine.state import StreamState
@@ -59,6 +60,11 @@ class StepConfig:
     recompute: bool = False
     implementation: Implementation = "auto"
     keep_logits: bool = False
+
+    @property
+    def cache_bytes(self) -> CacheBytes:
+        """What the cache of one lane takes while it runs."""
+        return cache_bytes(self.model.text.kv_shape, self.ring.slots, self.cache_dtype)
 
 
 @jax.tree_util.register_dataclass
@@ -374,8 +380,3 @@ def second(
 step = jax.jit(second, static_argnames="config", donate_argnames="pool")
 ingest_step = jax.jit(ingest, static_argnames="config", donate_argnames="pool")
 replace_system_step = jax.jit(replace_system, static_argnames="config", donate_argnames="pool")
-
-
-def cache_bytes(config: StepConfig) -> int:
-    """Bytes of a lane's un-rotated keys, values and rotated workspace: 1.5 · 2·L·C·K·H·itemsize."""
-    return config.model.text.kv_shape.bytes(config.ring.slots, config.cache_dtype, copies=3)

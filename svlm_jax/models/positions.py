@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from svlm_jax.cache.positions import inside_block, raster
 from svlm_jax.errors import ConfigError
 from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
@@ -90,5 +91,4 @@ def _next_block(kind: str, images: Iterator[Grid], videos: Iterator[tuple[Grid, 
 
 def _block(grid: Grid, step: float, merge: int) -> np.ndarray:
     t, h, w = grid
-    axes = np.floor(np.arange(t) * np.float32(step)), np.arange(h // merge), np.arange(w // merge)
-    return np.stack(np.meshgrid(*axes, indexing="ij")).reshape(3, -1)
+    return np.floor(inside_block(raster(t, h // merge, w // merge), float(np.float32(step))))

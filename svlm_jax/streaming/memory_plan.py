@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from svlm_jax.cache.ring import Role
+from svlm_jax.cache.sizes import cache_bytes
 from svlm_jax.cache.window import Lengths, WindowConfig, ring_shape, slots_by_role
 from svlm_jax.checkpoint.named import Description
 from svlm_jax.engine.sampling import Sampling
@@ -20,7 +21,6 @@ from svlm_jax.prompt.tokenizer import Tokenizer
 from svlm_jax.streaming.settings import StreamSettings
 from svlm_jax.video.source import frames_per_chunk
 
-SLOT_BYTES = 4 * (4 + 3 + 1 + 3)  # metadata: token, role, round, order; pos_offset, pos_step, native position
 QUERY_BLOCK = 128  # attention looks at so many queries at a time
 
 
@@ -89,11 +89,11 @@ def plan(
     weights = jax.tree.leaves(params)
     slots = slots_by_role(window, lengths, chunk_seconds, duration)
     count = ring_shape(window, lengths, chunk_seconds, duration).slots
-    one_copy = text.kv_shape.bytes(count, dtype, copies=1) * streams
+    cache = cache_bytes(text.kv_shape, count, dtype, streams=streams)
     return MemoryPlan(
         parameters=sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in weights),
-        cache=2 * one_copy + SLOT_BYTES * count * streams,
-        rotated=one_copy,
+        cache=cache.stored + cache.metadata,
+        rotated=cache.rotated,
         working=working_bytes(config, lengths, count, itemsize) * streams,
         slots=slots,
     )

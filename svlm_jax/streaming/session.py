@@ -316,7 +316,7 @@ class Session:
     def _afford(self, config: compiled.StepConfig) -> None:
         """Says in a sentence, before anything is allocated, that a window can never fit the device."""
         device = jax.tree.leaves(self.vlm.params)[0].devices().pop()
-        needed, there = compiled.cache_bytes(config), device_memory(device)
+        needed, there = config.cache_bytes.total, device_memory(device)
         if there is not None and needed > there:
             raise ConfigError(
                 f"a window of {self.settings.window.vision:g} s of video and {self.settings.window.text:g} s of text needs a "

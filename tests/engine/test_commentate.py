@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from svlm_jax.cache import ring
-from svlm_jax.engine import commentate as step
 from svlm_jax.streaming import session as sessions
 from svlm_jax.streaming.vlm import StreamingVLM
 from tests.streaming import streams
@@ -64,7 +63,7 @@ def test_bfloat16_follows_float32():
     have, want = (np.asarray(s.last.logits[0, 0]) for s in (narrow, wide))
     assert have.dtype == np.float32
     assert np.abs(have - want).max() < 0.03 * np.ptp(want)
-    assert step.cache_bytes(wide.config) == 2 * step.cache_bytes(narrow.config)
+    assert wide.config.cache_bytes.stored == 2 * narrow.config.cache_bytes.stored
 
 
 def test_the_cache_costs_1_5_times_its_keys_and_values():
@@ -72,7 +71,8 @@ def test_the_cache_costs_1_5_times_its_keys_and_values():
     run(stream, 0, 1)
     text, config = stream.config.model.text, stream.config
     floor = 2 * text.num_layers * config.ring.slots * text.num_kv_heads * text.head_dim * 4
-    state = stream.state
-    held = sum(x.nbytes for x in (*state.keys, *state.values))
-    assert held == floor
-    assert 2 * step.cache_bytes(config) == 3 * floor  # with the second's workspace of rotated keys
+    bytes_, state = config.cache_bytes, stream.state
+    assert sum(x.nbytes for x in (*state.keys, *state.values)) == bytes_.stored == floor
+    assert sum(x.nbytes for x in jax.tree.leaves(state.slots)) == bytes_.metadata
+    assert 2 * bytes_.rotated == floor  # a second's workspace
+    assert bytes_.total == bytes_.stored + bytes_.rotated + bytes_.metadata

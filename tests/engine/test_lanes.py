@@ -220,7 +220,7 @@ def test_the_cache_has_the_dtype_that_was_asked_for():
     streams.run(wide, 0, 2)
     assert narrow.state.keys[0].dtype == narrow.state.values[0].dtype == jnp.bfloat16
     assert wide.state.keys[0].dtype == jnp.float32
-    assert commentate.cache_bytes(wide.config) == 2 * commentate.cache_bytes(narrow.config)
+    assert wide.config.cache_bytes.stored == 2 * narrow.config.cache_bytes.stored
 
 
 def test_a_pool_has_lanes():
