@@ -100,11 +100,11 @@ def kept_ids(session: Session) -> tuple[list[int], int]:
 
 def fed_ids(session: Session, kept: list[int], start: float, end: float, frames: np.ndarray) -> list[int]:
     """What the model is fed in the next second: kept ids, the newline that is due, and the new turn."""
-    grid, settings = session._grid(frames), session.settings
+    grid, settings = session.clip_grid(frames), session.settings
     turn = session.prompt.turn(start, end, grid, settings.query if session.chunks == 0 else None)
     fresh = turn.token[turn.valid].tolist()
     if session.chunks == 0:
-        return session._opening().token.tolist() + fresh
+        return session.opening().token.tolist() + fresh
     newline = (
         [session.turns.newline]
         if session.settings.window.chunk_counts(settings.chunk_seconds, settings.duration)[1] > 1

@@ -34,17 +34,21 @@ from benchmarks.soak import resident_bytes
 from svlm_jax.cache.memory_state import memory_bytes
 from svlm_jax.cache.policies import memory_policy
 from svlm_jax.checkpoint.named import SIZES
+from svlm_jax.engine import answer
+from svlm_jax.engine.remember import Clip, watch
 from svlm_jax.engine.sampling import key_of
 from svlm_jax.host.files import write_json
 from svlm_jax.host.machine import describe
-from svlm_jax.streaming import qa_session as recalling
-from svlm_jax.streaming.qa_session import QASession
+from svlm_jax.streaming.qa_session import QASession, padded
 from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.video.chunk import Chunk
 
 SIDE, LARGE, CLIP, RUNS = 196, 560, 32, 9
 MARKS = (16, 64, 256, 512, 1024, 4096, 10_000)
 QUESTION = "Who was the first to cross the bridge, and what did they carry in their hands?"
+
+# Without donation: what they start from stays.
+READ, REPLY, WATCH = (jax.jit(work, static_argnames="config") for work in (answer.read, answer.reply, watch))
 
 
 def turns_ms(works: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
@@ -67,7 +71,7 @@ def feed(stream: QASession, frames: int, side: int = SIDE) -> None:
     """So many more frames of noise that never repeats, a clip at a time."""
     rng = np.random.default_rng(int(stream.position))
     while frames:
-        count = min(frames, CLIP - len(stream._pending))
+        count = min(frames, CLIP - round(stream.position * stream.settings.fps) % CLIP)
         pixels = rng.integers(0, 256, (count, 3, side, side), np.uint8)
         stream.feed(Chunk(pixels, stream.position, stream.position + count / stream.settings.fps))
         frames -= count
@@ -99,14 +103,14 @@ def filled(vlm: StreamingVLM, policy: str) -> QASession:
 
 
 def retrieval(stream: QASession) -> dict[str, Any]:
-    question = recalling._padded(stream.dialogue.turn(QUESTION, None, None))
+    question = padded(stream.dialogue.turn(QUESTION, None, None))
     key, limits = key_of(0)[None], jax.tree.map(lambda x: x[None], stream.sampling.limits)
     names = {"forty_per_cent": "vsb+par", "everything": "vsb"}  # the latter reads the memory where it is
     read, reply, words = {}, {}, {}
     for name, policy in names.items():
         config = dataclasses.replace(stream.config, memory=memory_policy(policy))
-        read[name] = functools.partial(recalling._read, stream.vlm.params, stream.state, question, config=config)
-        reply[name] = functools.partial(recalling._reply, stream.vlm.params, read[name](), key, limits, config=config)
+        read[name] = functools.partial(READ, stream.vlm.params, stream.state, question, config=config)
+        reply[name] = functools.partial(REPLY, stream.vlm.params, read[name](), key, limits, config=config)
         words[name] = int(reply[name]()[1][0])
     first, answer = medians_ms(read), medians_ms(reply)
     word = {name: round(ms / max(words[name] - 1, 1), 3) for name, ms in answer.items()}
@@ -121,9 +125,13 @@ def compression(streams: Mapping[str, QASession]) -> dict[str, Any]:
     works = {}
     for name, stream in streams.items():
         rng = np.random.default_rng(0)
-        stream._pending = [(stream.position, frame) for frame in rng.integers(0, 256, (CLIP, 3, LARGE, LARGE), np.uint8)]
-        clip, stream._pending = stream._clip(), []
-        works[name] = functools.partial(recalling._watch_aside, stream.vlm.params, stream.state, clip, config=stream.config)
+        grids = stream.config.shape.grids
+        clip = Clip(
+            frames=rng.integers(0, 256, (1, CLIP, 3, LARGE, LARGE), np.uint8),
+            second=np.full((1, grids), stream.position, np.float32),
+            valid=np.ones((1, grids), bool),
+        )
+        works[name] = functools.partial(WATCH, stream.vlm.params, stream.state, clip, config=stream.config)
     turns = turns_ms(works)
     more = [vsb / fifo - 1 for vsb, fifo in zip(turns["vsb+par"], turns["fifo"], strict=True)]
     ms = {name: round(statistics.median(times), 3) for name, times in turns.items()}

@@ -113,7 +113,7 @@ def given(session: Session) -> Given:
     assert config is not None and session.state is not None
     before = np.asarray(session.state.keys[0])
     state, active = session.state, np.ones(1, bool)
-    turn = jax.tree.map(lambda x: x[None], session.prompt.turn(second, second + 1, session._grid(frames(second))))
+    turn = jax.tree.map(lambda x: x[None], session.prompt.turn(second, second + 1, session.clip_grid(frames(second))))
     clip = jax.jit(compiled.encode_clip, static_argnames="config")(params, state, frames(second)[None], active, config=config)
     filled = jax.jit(compiled.prefill, static_argnames="config")(params, state, turn, clip, active, config=config)
     slots = jax.tree.map(lambda x: np.asarray(x[0]), filled.rows.slots)

@@ -46,11 +46,6 @@ def load(folder: str | Path, abstract: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(abstract), [(loaded | empty)[path] for path in every])
 
 
-def is_orbax(folder: Path) -> bool:
-    """Whether Orbax has written this folder."""
-    return folder.is_dir() and bool(ocp().is_orbax_checkpoint(folder.absolute()))
-
-
 def named(tree: Any) -> dict[str, Any]:
     """Nested dicts named after the paths of `tree`: how it is written."""
     return _nested(_leaves(tree))

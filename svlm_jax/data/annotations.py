@@ -219,13 +219,6 @@ def write_annotations(path: str | os.PathLike[str], annotations: Iterable[Annota
     return len(seeks)
 
 
-def build_index(path: str | os.PathLike[str]) -> Path:
-    """Writes the index of an existing file of samples anew; returns its path."""
-    index = index_path(path)
-    write_json(index, list(_line_starts(Path(path))), indent=None)
-    return index
-
-
 def _offsets(data: bytes, name: str) -> list[int]:
     name = f"the index {name}"
     index = Record({"offsets": parse(data, name, DataError)}, name, DataError)

@@ -146,7 +146,7 @@ def together(
     found = []
     for start in range(session.chunks, session.chunks + 1 + plan.repeats):
         frames = _noise(round(session.settings.fps), plan.size, start % 4)
-        one = session.prompt.turn(float(start), start + 1.0, session._grid(frames), None), frames
+        one = session.prompt.turn(float(start), start + 1.0, session.clip_grid(frames), None), frames
         outs, times = pool.step(vlm.params, dict.fromkeys(range(count), one))
         found.append(times[0])
     gc.collect()
@@ -200,7 +200,7 @@ def _memory() -> tuple[int, int | None]:
 def _shape(session: Session, plan: Plan) -> dict[str, int]:
     """Slots of the cache, tokens that a second runs, and the decoder's operations for them."""
     config, text = session.config, session.vlm.config.text
-    turn = session.prompt.turn_length(session._grid(_noise(round(session.settings.fps), plan.size, 0)))
+    turn = session.prompt.turn_length(session.clip_grid(_noise(round(session.settings.fps), plan.size, 0)))
     run = turn + plan.tokens + (config.ring.slots if config.recompute else 0)
     leaves = jax.tree.leaves(session.vlm.params["decoder"]["layers"])
     weights = sum(leaf.size for leaf in leaves if leaf.ndim > 1)

@@ -46,22 +46,21 @@ def cache_column(state: StreamState, stream: int = 0) -> Int8[np.ndarray, "C"]:
     return column
 
 
-def draw_cache(axes: "Axes", columns: Sequence[Int8[np.ndarray, "C"]], *, start: float = 0.0, legend: bool = True) -> None:
+def draw_cache(axes: "Axes", columns: Sequence[Int8[np.ndarray, "C"]]) -> None:
     """Slots (upwards, in logical order) against seconds (one column each)."""
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
 
     colours = [BACKGROUND, *(colour for _, colour in KINDS.values())]
     image = np.stack(columns, 1) + 1
-    extent = (start, start + len(columns), 0, len(columns[0]))
+    extent = (0, len(columns), 0, len(columns[0]))
     painted = np.asarray([to_rgb(colour) for colour in colours])[image]
     axes.imshow(painted, aspect="auto", origin="lower", extent=extent, interpolation="nearest")
     axes.set_ylim(0, min(1.2 * (image > 0).sum(0).max(), len(image)))  # what is never used is cut off
     axes.set_xlabel("seconds of the stream")
     axes.set_ylabel("slots of the cache, in order")
-    if legend:
-        patches = [Patch(color=colour, label=name) for name, (_, colour) in KINDS.items()]
-        axes.legend(handles=patches, loc="upper left", fontsize="small", framealpha=0.9)
+    patches = [Patch(color=colour, label=name) for name, (_, colour) in KINDS.items()]
+    axes.legend(handles=patches, loc="upper left", fontsize="small", framealpha=0.9)
 
 
 def draw_second(axes: "Axes", frame: UInt8[np.ndarray, "3 height width"], title: str, text: str) -> None:

@@ -254,7 +254,7 @@ class QASession:
 
     def read(self, turn: Turn) -> QuestionState:
         """A question that `dialogue.turn` made, read: what each layer reads, and the scores of the answer's first token."""
-        return _read(self.vlm.params, self._current(), _padded(turn), config=self.config)
+        return _read(self.vlm.params, self._current(), padded(turn), config=self.config)
 
     def _say(self, reading: QuestionState) -> tuple[int, ...]:
         key, limits = key_of(self.settings.seed)[None], jax.tree.map(lambda x: x[None], self.sampling.limits)
@@ -375,7 +375,8 @@ class QASession:
             )
 
 
-def _padded(turn: Turn) -> Question:
+def padded(turn: Turn) -> Question:
+    """A turn as the arrays of one question, at a length that few programs serve."""
     pad = -len(turn.token) % PIECE
     return Question(
         token=jnp.asarray([turn.token + [0] * pad], jnp.int32),

@@ -135,7 +135,7 @@ class Session:
 
     def prepare(self, chunk: Chunk, query: str | None = None) -> tuple[Tokens, np.ndarray]:
         """The turn and the frames of a chunk, as `LanePool.step` takes them; `finish` must follow it."""
-        grid = self._grid(chunk.frames)
+        grid = self.clip_grid(chunk.frames)
         self.begin(chunk)
         self._check(grid, chunk)
         if self._reset_due():
@@ -172,7 +172,7 @@ class Session:
         """Builds the cache for frames like those of `chunk`, if there is none yet: what cannot work is said now."""
         if self._lane is None:
             check_size(self.most_pixels, chunk.frames.shape, chunk.start)
-            self._build(self._grid(chunk.frames), chunk.frames.shape)
+            self._build(self.clip_grid(chunk.frames), chunk.frames.shape)
 
     def ask(self, question: str, chunk: Chunk, *, max_new_tokens: int) -> Caption:
         """What the model answers, greedily, when it is asked in the turn of `chunk`; the stream stays where it is.
@@ -224,7 +224,7 @@ class Session:
             self.settings, self.sampling, self.prompt.system = settings_before, sampling_before, before
             raise
         if settings.system != before:
-            opening = self._opening()
+            opening = self.opening()
             system = jax.tree.map(lambda x: x[..., np.asarray(opening.role) == Role.SYSTEM], opening)
             self.pool.replace_system(self.vlm.params, self.lane, system)
         if settings.query != settings_before.query:
@@ -261,21 +261,22 @@ class Session:
 
     # ------------------------------------------------------------------------------------------- the cache
 
-    def _grid(self, frames: np.ndarray) -> ClipGrid:
+    def clip_grid(self, frames: np.ndarray) -> ClipGrid:
+        """The tokens of a chunk's frames (F, 3, height, width). ConfigError when they do not split into tokens."""
         registry.require(self.vlm.config, "watch")
         count, _, height, width = frames.shape
         return self.vlm.config.vision.clip_grid(count, height, width, self.settings.fps)
 
     def start(self, frames: np.ndarray) -> None:
         """Takes a lane for a stream of chunks like `frames` (F, 3, height, width), before the first of them is there."""
-        self._build(self._grid(frames), frames.shape)
+        self._build(self.clip_grid(frames), frames.shape)
 
     def capacity(self, frames: np.ndarray, *, opening: int = 0, query: int = 0) -> compiled.StepConfig:
         """What lanes must have room for: this stream's window over chunks like `frames`, and at least so many tokens of text.
 
         opening: of the system turn and the previous text. query: of a query or question together with its answer.
         """
-        settings, own = self.settings, self._opening()
+        settings, own = self.settings, self.opening()
         previous = int((own.role == Role.PREV_WORDS).sum())
         lengths = Lengths(
             system=max(int((own.role == Role.SYSTEM).sum()), opening - previous),
@@ -283,7 +284,7 @@ class Session:
             label=self.prompt.label_length,
             query=max(self.prompt.max_query + settings.qa_token_budget, query),
             reply=self.sampling.max_new_tokens,
-            patches=self._grid(frames).patches,
+            patches=self.clip_grid(frames).patches,
         )
         if settings.duration is not None and settings.duration < settings.chunk_seconds:
             settings = dataclasses.replace(settings, duration=settings.chunk_seconds)
@@ -323,7 +324,8 @@ class Session:
                 f"cache of {needed / 2**30:.1f} GiB: {device.device_kind} has {there / 2**30:.1f} GiB: expected a shorter one"
             )
 
-    def _opening(self) -> Tokens:
+    def opening(self) -> Tokens:
+        """The system turn and the previous text, as they stand before the first chunk."""
         window = self.settings.window
         keep = None if self.settings.parity or window.uncut else (window.sink or 0, window.tail or 0)
         return self.prompt.opening(self.settings.previous_text, keep=keep)
@@ -331,7 +333,7 @@ class Session:
     def _open(self) -> None:
         """Starts afresh in the lane, with the system turn and the previous text."""
         sampling, seed = self.config.sampling.limits(self.sampling), self.settings.seed + self.chunks
-        opening = list(pieces(self._opening(), PIECE))
+        opening = list(pieces(self.opening(), PIECE))
         self.pool.open(self.vlm.params, self.lane, self._window_limits(), sampling, seed, opening)
 
     def _round(self) -> int:
@@ -405,6 +407,6 @@ class Session:
         about = saved.read_saved(version / saved.STREAM, *saved.model_of(vlm))
         session = cls(vlm, dataclasses.replace(about.settings, **changes))
         session.sampling, session.chunks, session.position = about.sampling, about.chunks, about.position
-        session._build(session._grid(np.empty(about.clip_shape, np.uint8)), about.clip_shape)
+        session._build(session.clip_grid(np.empty(about.clip_shape, np.uint8)), about.clip_shape)
         session.state = saved.arrays(version, session.state)
         return session

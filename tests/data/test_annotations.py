@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from svlm_jax.data.annotations import Annotation, AnnotationFile, Question, Word, build_index, index_path, write_annotations
+from svlm_jax.data.annotations import Annotation, AnnotationFile, Question, Word, index_path, write_annotations
 from svlm_jax.errors import DataError, OutputError
 
 
@@ -82,7 +82,6 @@ def test_a_broken_line_is_named_and_spoils_no_other(tmp_path, line, sentence):
     path = tmp_path / "x.jsonl"
     good = json.dumps(annotation().to_messages())
     path.write_text(f"{good}\n{line}\n{good}\n")
-    build_index(path)
     file = AnnotationFile(path)
     assert file[0] == file[2] == annotation()
     with pytest.raises(DataError, match=sentence) as error:

@@ -39,7 +39,7 @@ def pool(session):
 
 
 def turn(session, second: int = 3):
-    grid = session._grid(streams.frames(second))
+    grid = session.clip_grid(streams.frames(second))
     return session.prompt.turn(float(second), second + 1.0, grid), streams.frames(second)
 
 
