@@ -71,7 +71,7 @@ def parts(
     ahead: bool = False,
     interpret: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Rows (B, K, R, H) of orders (B, R) over S parts of the cache: outputs (S, B, K, R, H), log-sum-exp (S, B, K, R).
+    """Rows (B, K, R, H) of orders (B, R) over parts of the cache: outputs (parts, B, K, R, H), log-sum-exp (parts, B, K, R).
 
     Only the first `real` rows count. ahead: visit all blocks with a live slot, also those that only later queries see: the
     list is then the same for all tokens of a decode loop, and no part of it.

@@ -44,7 +44,7 @@ def up(size: int, multiple: int) -> int:
 
 
 def merge(out: jax.Array, lse: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Parts (S, B, K, R, H) and their log-sum-exp (S, B, K, R) -> attention over all of them, float32."""
+    """Parts (parts, B, K, R, H) and their log-sum-exp (parts, B, K, R) -> attention over all of them, float32."""
     top = lse.max(0)
     weight = jnp.exp(lse - top)
     total = weight.sum(0)

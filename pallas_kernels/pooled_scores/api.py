@@ -7,17 +7,17 @@ from pallas_kernels.masking import Rope
 
 
 def pooled_scores(
-    query: Float[Array, "B R N H"],
+    query: Float[Array, "B T N H"],
     keys: Float[Array, "B K C H"],
-    query_index: Int[Array, "B R"],
+    query_index: Int[Array, "B T"],
     kv_index: Int[Array, "B C"],
     *,
     scale: float,
     rope: Rope | None = None,
-    lse: Float[Array, "B N R"] | None = None,
+    lse: Float[Array, "B N T"] | None = None,
     implementation: Implementation = "auto",
 ) -> Float[Array, "B K C"]:
-    """Mean softmax weight that each slot gets from R queries, float32, by key head (LiveVLM, section 3.2: S = mean of W).
+    """Mean softmax weight that each slot gets from T queries, float32, by key head (LiveVLM, section 3.2: S = mean of W).
 
     The weights are those of `cache_attention` without a window, averaged over the queries whose order is not negative and
     over the N / K query heads that share a key head; the mean over K is LiveVLM's score. Each row sums to 1, unless no

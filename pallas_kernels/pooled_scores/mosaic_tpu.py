@@ -27,12 +27,12 @@ __all__ = ["pooled_scores", "unsupported"]
 
 
 def pooled_scores(
-    query: Float[Array, "B R N H"],
+    query: Float[Array, "B T N H"],
     keys: Float[Array, "B K C H"],
-    query_index: Int[Array, "B R"],
+    query_index: Int[Array, "B T"],
     kv_index: Int[Array, "B C"],
     rope: Rope | None = None,
-    lse: Float[Array, "B N R"] | None = None,
+    lse: Float[Array, "B N T"] | None = None,
     *,
     scale: float,
     interpret: Any = False,

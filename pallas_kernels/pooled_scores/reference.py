@@ -6,12 +6,12 @@ from jaxtyping import Array, Float, Int
 
 
 def pooled_scores(
-    query: Float[Array, "B R N H"],
+    query: Float[Array, "B T N H"],
     keys: Float[Array, "B K C H"],
-    query_index: Int[Array, "B R"],
+    query_index: Int[Array, "B T"],
     kv_index: Int[Array, "B C"],
     rope: tuple[Float[Array, "B C half"], Float[Array, "B C half"]] | None = None,
-    lse: Float[Array, "B N R"] | None = None,
+    lse: Float[Array, "B N T"] | None = None,
     *,
     scale: float,
 ) -> Float[Array, "B K C"]:

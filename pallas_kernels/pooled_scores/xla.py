@@ -11,12 +11,12 @@ BLOCK = 16  # queries a block: 28 heads x 16 queries x 13,440 slots of float32 a
 
 
 def pooled_scores(
-    query: Float[Array, "B R N H"],
+    query: Float[Array, "B T N H"],
     keys: Float[Array, "B K C H"],
-    query_index: Int[Array, "B R"],
+    query_index: Int[Array, "B T"],
     kv_index: Int[Array, "B C"],
     rope: Rope | None = None,
-    lse: Float[Array, "B N R"] | None = None,
+    lse: Float[Array, "B N T"] | None = None,
     *,
     scale: float,
 ) -> Float[Array, "B K C"]:

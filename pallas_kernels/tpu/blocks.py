@@ -57,7 +57,7 @@ def _range(x: jax.Array, real: jax.Array, size: int) -> tuple[jax.Array, jax.Arr
     return low.reshape(len(x), -1, size).min(-1), high.reshape(len(x), -1, size).max(-1)
 
 
-def schedule(live: Bool[Array, "B rows keys"], most: int | None = None) -> Int[Array, "S"]:
+def schedule(live: Bool[Array, "B rows keys"], most: int | None = None) -> Int[Array, " steps"]:
     """The block that each step reads, ~block where it is idle; flat, because scalar memory pads the last axes of anything else.
 
     most: no line has more live blocks than this; they are moved to the front and lines are cut there.

@@ -6,14 +6,14 @@ from pallas_kernels.dispatch import Implementation, call
 
 
 def window_attention(
-    query: Float[Array, "P N H"],
-    keys: Float[Array, "P N H"],
-    values: Float[Array, "P N H"],
+    query: Float[Array, "patches N H"],
+    keys: Float[Array, "patches N H"],
+    values: Float[Array, "patches N H"],
     *,
     segments: tuple[int, ...],
     scale: float,
     implementation: Implementation = "auto",
-) -> Float[Array, "P N H"]:
+) -> Float[Array, "patches N H"]:
     """Bidirectional attention of patches among the patches of their own segment, in the query's dtype.
 
     `segments` are the static lengths of the segments, one after the other; they sum to P. Scores and softmax are float32.

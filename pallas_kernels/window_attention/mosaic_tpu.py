@@ -21,14 +21,14 @@ def unsupported(query: jax.Array, keys: jax.Array, *_: Any, **__: Any) -> str | 
 
 
 def window_attention(
-    query: Float[Array, "P N H"],
-    keys: Float[Array, "P N H"],
-    values: Float[Array, "P N H"],
+    query: Float[Array, "patches N H"],
+    keys: Float[Array, "patches N H"],
+    values: Float[Array, "patches N H"],
     *,
     segments: tuple[int, ...],
     scale: float,
     interpret: Any = False,
-) -> Float[Array, "P N H"]:
+) -> Float[Array, "patches N H"]:
     patches = query.shape[0]
     # Blocks of a few windows, lest most pairs of a block are of different windows.
     block_rows = min(BLOCK_ROWS, round_up(patches, 16))

@@ -7,13 +7,13 @@ from jaxtyping import Array, Float
 
 
 def window_attention(
-    query: Float[Array, "P N H"],
-    keys: Float[Array, "P N H"],
-    values: Float[Array, "P N H"],
+    query: Float[Array, "patches N H"],
+    keys: Float[Array, "patches N H"],
+    values: Float[Array, "patches N H"],
     *,
     segments: tuple[int, ...],
     scale: float,
-) -> Float[Array, "P N H"]:
+) -> Float[Array, "patches N H"]:
     segment = np.repeat(np.arange(len(segments)), segments)
     query32, keys32, values32 = (x.astype(jnp.float32) for x in (query, keys, values))
     score = scale * jnp.einsum("pnh,qnh->npq", query32, keys32, precision="highest")

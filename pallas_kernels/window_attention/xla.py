@@ -1,6 +1,6 @@
 """`window_attention` for every device that XLA compiles for.
 
-Segments become rows of a dense (W, S) block, padded where they are ragged. Large segments, such as the 2,880 patches of
+Segments become rows of a dense (segments, S) block, padded where they are ragged. Large segments, such as the 2,880 patches of
 a 720p grid, are cut into blocks of queries.
 """
 
@@ -16,13 +16,13 @@ DENSE_SCORES = 2**25  # scores that may exist at once: 128 MiB of float32
 
 
 def window_attention(
-    query: Float[Array, "P N H"],
-    keys: Float[Array, "P N H"],
-    values: Float[Array, "P N H"],
+    query: Float[Array, "patches N H"],
+    keys: Float[Array, "patches N H"],
+    values: Float[Array, "patches N H"],
     *,
     segments: tuple[int, ...],
     scale: float,
-) -> Float[Array, "P N H"]:
+) -> Float[Array, "patches N H"]:
     longest, count = max(segments), len(segments)
     if min(segments) == longest:
         q, k, v = (x.reshape(count, longest, *x.shape[1:]) for x in (query, keys, values))
@@ -47,7 +47,7 @@ def _blocks(q: jax.Array, k: jax.Array, v: jax.Array, inside: jax.Array | None, 
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, inside: jax.Array | None, scale: float) -> jax.Array:
-    """q (W, Q, N, H), k and v (W, S, N, H), inside (W, S) True at real keys."""
+    """q (segments, Q, N, H), k and v (segments, S, N, H), inside (segments, S) True at real keys."""
     exact = lax.Precision.HIGHEST if q.dtype == jnp.float32 else lax.Precision.DEFAULT
     score = scale * jnp.einsum("wqnh,wsnh->wnqs", q, k, precision=exact, preferred_element_type=jnp.float32)
     if inside is not None:

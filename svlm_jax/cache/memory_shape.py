@@ -11,10 +11,10 @@ class MemoryShape:
     """Everything about a memory that decides array shapes, and what positions need to know of the pictures.
 
     Attributes:
-      prefix: P, tokens before the video.
+      prefix: tokens before the video.
       grids: temporal grids of a clip; rows, columns: merged cells of a picture.
       seconds: stream time between two grids. step: positions between two grids; 0 = tokens have 1-D positions.
-      budget: M, tokens kept. short: those of them that are never compressed.
+      budget: tokens kept. short: those of them that are never compressed.
     """
 
     prefix: int
@@ -59,8 +59,8 @@ class MemoryShape:
 class TokenMeta:
     """What the vision slots of one layer hold (with a leading axis of layers in `MemoryState`)."""
 
-    place: Int[Array, "B V"]  # of the token among all vision tokens of the stream
-    grid: Int[Array, "B V"]  # temporal grid of the stream
-    row: Int[Array, "B V"]
-    column: Int[Array, "B V"]
-    second: Float[Array, "B V"]  # stream time of its frames
+    place: Int[Array, "B vision"]  # of the token among all vision tokens of the stream
+    grid: Int[Array, "B vision"]  # temporal grid of the stream
+    row: Int[Array, "B vision"]
+    column: Int[Array, "B vision"]
+    second: Float[Array, "B vision"]  # stream time of its frames

@@ -5,7 +5,7 @@
     short-term        the last frames, whole                          }
     clip              room for the clip that is being read
 
-    | prefix P | kept tokens, oldest first ... newest | clip |        S = P + budget + clip (+ up to 7 spare slots)
+    | prefix   | kept tokens, oldest first ... newest | clip |        S = prefix + budget + clip (+ up to 7 spare slots)
 
 Keys are un-rotated. Each layer keeps tokens of its own choice but equally many, so which slots are live is common to all
 layers, and what a slot holds (`TokenMeta`) is not. Survivors move to the front, in order of the stream: slot order is stream
@@ -49,7 +49,7 @@ class MemoryState:
     Attributes:
       keys, values: per layer (B, K, S, H); keys are un-rotated.
       means: per layer (B, K, pages, H) float32, mean keys of the long-term pages; () when nothing reads them.
-      meta: of the vision slots, with a leading axis of layers (L, B, V).
+      meta: of the vision slots, with a leading axis of layers (L, B, vision).
       count: live vision slots. seen: vision tokens of the stream so far. grids: temporal grids of the stream so far.
       newest: mean embedding of the last frames kept, for the frame filter; (B, 0) without it.
     """
@@ -121,17 +121,17 @@ def write_meta(meta: TokenMeta, new: TokenMeta, slots: Int[Array, "B T"]) -> Tok
     return jax.tree.map(put, meta, new)
 
 
-def take_meta(meta: TokenMeta, slots: Int[Array, "B R"]) -> TokenMeta:
+def take_meta(meta: TokenMeta, slots: Int[Array, "B chosen"]) -> TokenMeta:
     return jax.tree.map(lambda x: jnp.take_along_axis(x, slots, axis=1, mode="clip"), meta)
 
 
 def positions(
-    meta: TokenMeta, live: Bool[Array, "B V"], shape: MemoryShape, mode: Positions
-) -> tuple[Float[Array, "B 3 V"], Float[Array, "B"]]:
+    meta: TokenMeta, live: Bool[Array, "B vision"], shape: MemoryShape, mode: Positions
+) -> tuple[Float[Array, "B 3 vision"], Float[Array, "B"]]:
     """(t, h, w) positions of tokens in order of the stream (any value where not live), and the first position behind them.
 
-    All of the video is one block behind the prefix: cells of its k-th grid stand at (P + ⌊k · step⌋, P + row, P + column), as
-    the models were trained. Contiguous positions count the grids that have any token left; with 1-D positions, the tokens.
+    All of the video is one block behind the prefix: cells of its k-th grid stand behind it at (⌊k · step⌋, row, column),
+    as the models were trained. Contiguous positions count the grids that have any token left; with 1-D positions, the tokens.
     """
     if not shape.step:
         along = jnp.cumsum(live, axis=1) - 1 if mode == "contiguous" else meta.place
@@ -147,7 +147,7 @@ def positions(
     return shape.prefix + inside, shape.prefix + extent
 
 
-def with_prefix(position: Float[Array, "B 3 R"], prefix: int) -> Float[Array, "B 3 PR"]:
+def with_prefix(position: Float[Array, "B 3 chosen"], prefix: int) -> Float[Array, "B 3 read"]:
     """Positions of the prefix's tokens, which are text, before those of the video."""
     text = jnp.broadcast_to(jnp.arange(prefix, dtype=jnp.float32), (*position.shape[:2], prefix))
     return jnp.concatenate([text, position], axis=2)
@@ -157,10 +157,10 @@ def keep(
     policy: MemoryPolicy,
     shape: MemoryShape,
     meta: TokenMeta,
-    score: Float[Array, "B V"] | None,
+    score: Float[Array, "B vision"] | None,
     count: Int[Array, "B"],
     seen: Int[Array, "B"],
-) -> tuple[Int[Array, "B M"], Int[Array, "B"]]:
+) -> tuple[Int[Array, "B budget"], Int[Array, "B"]]:
     """Which of the first `count` slots a layer keeps, in order, and how many: the policy's answer to a new clip.
 
     score: of each slot, where the policy goes by scores. seen: tokens of the stream, the new clip included.

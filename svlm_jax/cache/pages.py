@@ -18,7 +18,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 
-def page_means(keys: Float[Array, "B K V H"], count: Int[Array, "B"], *, page: int, pages: int) -> Float[Array, "B K pages H"]:
+def page_means(
+    keys: Float[Array, "B K vision H"], count: Int[Array, "B"], *, page: int, pages: int
+) -> Float[Array, "B K pages H"]:
     """Mean key of each page of `page` slots, float32; slots from `count` on do not count, and a page without any is 0."""
     batch, heads, slots, dim = keys.shape
     keys = jnp.pad(keys[:, :, : pages * page], ((0, 0), (0, 0), (0, max(pages * page - slots, 0)), (0, 0)))
@@ -61,6 +63,6 @@ def slots_of(chosen: Int[Array, "B chosen"], *, page: int) -> Int[Array, "B toke
     return (chosen[..., None] * page + jnp.arange(page)).reshape(len(chosen), -1)
 
 
-def gather(cache: Float[Array, "B K S H"], slots: Int[Array, "B R"]) -> Float[Array, "B K R H"]:
+def gather(cache: Float[Array, "B K S H"], slots: Int[Array, "B chosen"]) -> Float[Array, "B K chosen H"]:
     """Rows of a cache: only these are read."""
     return jax.vmap(lambda rows, index: jnp.take(rows, index, axis=1, mode="clip"))(cache, slots)

@@ -13,11 +13,11 @@ Eviction, and "moving" old words into the previous text, rewrite role and order.
     move      ASST_WORDS of the oldest reply -> PREV_WORDS, then renumber by (part, order)
     evict     order = -1: the slot is free; its K/V stay behind until another token is written over them
 
-Slots come in two pools. Patches of chunk r live in block r mod R of a ring of R clip blocks: writing a new clip over the
+Slots come in two pools. Patches of chunk r live in block r mod `blocks` of a ring of clip blocks: writing a new clip over the
 oldest one *is* its eviction. Everything else takes slots from a free list, because sink words never leave and words of the
 tail outlive what was written after them:
 
-    | block 0 | block 1 | ... | block R-1 | text slot | text slot | ...            C = R·M + text slots
+    | block 0 | block 1 | ... | last block | text slot | text slot | ...            C = blocks·M + text slots
 
 Functions here work on the metadata of one stream (no batch axis); `engine/commentate.py` maps them over streams.
 """
@@ -53,7 +53,7 @@ class RingShape:
     """The capacity of a ring: everything about it that decides array shapes.
 
     Attributes:
-      blocks: R, clip blocks for patches.
+      blocks: clip blocks for patches.
       block: M, patches that one block can hold; a clip may have fewer.
       text: slots for everything that is not a patch.
     """
@@ -129,7 +129,7 @@ def empty_slots(count: int) -> Slots:
 
 def allocate(
     slots: Slots, shape: RingShape, new: Tokens, extra: int
-) -> tuple[Int[Array, "T"], Int[Array, "E"], Int[Array, ""]]:
+) -> tuple[Int[Array, "T"], Int[Array, " extra"], Int[Array, ""]]:
     """Chooses slots for new tokens, and for `extra` tokens that will be decoded after them.
 
     Patches go over the oldest block; all else takes free text slots in any order.

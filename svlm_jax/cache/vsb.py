@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 LONGEST = 2**29  # tokens of a stream that `bucket` can place: 63 days at 98 tokens a second
 
 
-def bucket(place: Int[Array, "V"], length: Int[Array, ""], buckets: int) -> Int[Array, "V"]:
+def bucket(place: Int[Array, " vision"], length: Int[Array, ""], buckets: int) -> Int[Array, " vision"]:
     """Which of N buckets holds the token at `place` (counted from 0) of a stream of `length` tokens, counted from 0.
 
     The paper's ceil(p / (L / N)) for p = place + 1, minus 1: exact for streams of up to LONGEST tokens, where p · N does not
@@ -39,21 +39,22 @@ def bucket(place: Int[Array, "V"], length: Int[Array, ""], buckets: int) -> Int[
 
 
 def select(
-    score: Float[Array, "V"],
-    place: Int[Array, "V"],
-    candidate: Bool[Array, "V"],
+    score: Float[Array, " vision"],
+    place: Int[Array, " vision"],
+    candidate: Bool[Array, " vision"],
     length: Int[Array, ""],
     *,
     budget: int,
     top: int,
     capacity: int = 1,
-) -> Bool[Array, "V"]:
+) -> Bool[Array, " vision"]:
     """Which candidates survive: exactly `budget` of them, or all when there are fewer.
 
     Args:
       score: the more, the better. place: what buckets go by, below `length`.
-      budget: M. top: R, tokens that survive by score alone; R = M makes buckets irrelevant (the "top-k" memory).
-      capacity: B, tokens a bucket; there are budget // capacity buckets, and at least one.
+      budget: tokens that are kept. top: tokens that survive by score alone; the whole budget of them
+        makes buckets irrelevant (the "top-k" memory).
+      capacity: tokens of a bucket; there are budget // capacity buckets, and at least one.
     """
     buckets = max(budget // capacity, 1)
     index = jnp.arange(score.shape[0], dtype=jnp.int32)
@@ -71,15 +72,15 @@ def select(
     return candidate & (jnp.zeros_like(index).at[by_score].set(queue) < budget)
 
 
-def recent(count: Int[Array, ""], slots: int, tokens: int) -> Bool[Array, "V"]:
+def recent(count: Int[Array, ""], slots: int, tokens: int) -> Bool[Array, " vision"]:
     """The last `tokens` of the first `count` slots: the short-term memory, which is never compressed."""
     index = jnp.arange(slots)
     return (index < count) & (index >= count - tokens)
 
 
 def compress(
-    score: Float[Array, "V"],
-    place: Int[Array, "V"],
+    score: Float[Array, " vision"],
+    place: Int[Array, " vision"],
     count: Int[Array, ""],
     length: Int[Array, ""],
     *,
@@ -88,7 +89,7 @@ def compress(
     top: int,
     capacity: int = 1,
     by_stream: bool = True,
-) -> Bool[Array, "V"]:
+) -> Bool[Array, " vision"]:
     """Which of the first `count` slots, in order of the stream, are kept: the last `short`, and the best of the others.
 
     length: tokens that the stream has had. by_stream: buckets are spans of the stream (`place`), which keeps its coverage
@@ -102,6 +103,6 @@ def compress(
     return pinned | select(score, where, candidate, span, budget=budget - short, top=top, capacity=capacity)
 
 
-def compact(kept: Bool[Array, "V"], budget: int) -> Int[Array, "M"]:
+def compact(kept: Bool[Array, " vision"], budget: int) -> Int[Array, " budget"]:
     """Slots of the kept, in order; behind them any slot."""
     return jnp.nonzero(kept, size=budget, fill_value=0)[0].astype(jnp.int32)

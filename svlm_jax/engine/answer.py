@@ -48,18 +48,18 @@ class Question:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RetrievedKV:
-    """What one layer reads of the memory: R rows, of which `live` ones count.
+    """What one layer reads of the memory: rows of the slots chosen, of which `live` ones count.
 
     Attributes:
       keys: rotated to their positions. begin: position of the question's first token.
       second: stream time of each row's frame, -1 for the prefix.
     """
 
-    keys: Float[Array, "B K R H"]
-    values: Float[Array, "B K R H"]
-    live: Bool[Array, "B R"]
+    keys: Float[Array, "B K chosen H"]
+    values: Float[Array, "B K chosen H"]
+    live: Bool[Array, "B chosen"]
     begin: Float[Array, "B"]
-    second: Float[Array, "B R"]
+    second: Float[Array, "B chosen"]
 
 
 @jax.tree_util.register_dataclass
@@ -68,14 +68,14 @@ class QuestionState:
     """A question that has been read, before its answer.
 
     Attributes:
-      reads: of each layer. keys, values: per layer (B, K, Q, H), of the question and its answer, the keys rotated.
-      order: of their slots (B, Q), -1 = empty. length: tokens of the question. logits: of the answer's first token.
+      reads: of each layer. keys, values: per layer (B, K, own, H), of the question and its answer, the keys rotated.
+      order: of their slots (B, own), -1 = empty. length: tokens of the question. logits: of the answer's first token.
     """
 
     reads: tuple[RetrievedKV, ...]
     keys: tuple[Array, ...]
     values: tuple[Array, ...]
-    order: Int[Array, "B Q"]
+    order: Int[Array, "B own"]
     length: Int[Array, "B"]
     logits: Float[Array, "B V"]
 
@@ -216,7 +216,7 @@ def read_layer(
 
 def _pages(
     layer: MemoryLayer, count: Array, q: Array, question: Question, decoder: Decoder, config: QAConfig
-) -> tuple[Int[Array, "B R"], Bool[Array, "B R"]]:
+) -> tuple[Int[Array, "B chosen"], Bool[Array, "B chosen"]]:
     """The vision slots that a layer reads, in order, and which are live: see `MemoryPolicy.select`."""
     shape, memory = config.shape, config.memory
     assert layer.means is not None  # a paged memory has them

@@ -189,7 +189,7 @@ def replace_system(
 def encode_clip(
     params: Params,
     pool: StreamState,
-    frames: UInt8[Array, "B F 3 h w"],
+    frames: UInt8[Array, "B F 3 height width"],
     active: Bool[Array, "B"],
     lanes: Lanes = None,
     *,
@@ -197,7 +197,7 @@ def encode_clip(
 ) -> tuple[VisionFeatures, Array | None]:
     """The vision tower on this second's clips. Returns features (B, M, D) and the rows' clips that recompute keeps.
 
-    Recompute sees every clip of its window again, block by block, and returns (B, R·M, D).
+    Recompute sees every clip of its window again, block by block, and returns (B, blocks·M, D).
     """
     module, rows = functional.bind(config.model, params), pool.rows(lanes)
     if config.ring.blocks == 0:  # a window of 0 s shows the model no video
@@ -354,7 +354,7 @@ def second(
     params: Params,
     pool: StreamState,
     turn: Tokens,
-    frames: UInt8[Array, "B F 3 h w"],
+    frames: UInt8[Array, "B F 3 height width"],
     active: Bool[Array, "B"],
     lanes: Lanes = None,
     *,

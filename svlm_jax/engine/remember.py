@@ -90,7 +90,7 @@ class ClipWrite:
     seen: Int[Array, "B"]
 
 
-def begin(params: Params, prefix: Int[Array, "B P"], *, config: QAConfig) -> MemoryState:
+def begin(params: Params, prefix: Int[Array, "B prefix"], *, config: QAConfig) -> MemoryState:
     """A memory that holds the prefix and no video yet."""
     module = functional.bind(config.model, params)
     text = config.model.text
@@ -171,7 +171,7 @@ def write(layer: MemoryLayer, clip_write: ClipWrite, k: Array, v: Array, shape: 
 
 def attend_clip(
     layer: MemoryLayer, clip_write: ClipWrite, q: Float[Array, "B T N H"], decoder: Decoder, config: QAConfig
-) -> tuple[Float[Array, "B T N H"], Float[Array, "B V"] | None]:
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B vision"] | None]:
     """The clip's attention over the layer and itself, and the score of every vision slot, where the policy goes by scores.
 
     A score is the softmax weight of the slot among all vision slots, averaged over the last r queries and all heads: vision

@@ -26,7 +26,7 @@ class StreamState:
       last: the last sampled token; it has no K/V yet and gets them in the next second.
       native_next: the next native position.
       key: PRNG key data; with `chunk_index` it determines every random choice.
-      frames: (P, R, F, 3, height, width) uint8, the clips of the vision window; kept by the recompute baseline only.
+      frames: (P, blocks, F, 3, height, width) uint8, the clips of the vision window; kept by the recompute baseline only.
     """
 
     keys: tuple[Array, ...]

@@ -47,7 +47,9 @@ class MoE(nnx.Module):
         return jnp.zeros(flat.shape, jnp.float32).at[token].add(y).astype(x.dtype).reshape(x.shape)
 
 
-def _grouped(x: Float[Array, "n W"], weights: Float[Array, "E W I"], sizes: jax.Array) -> Float[Array, "n I"]:
+def _grouped(
+    x: Float[Array, "tokens ins"], weights: Float[Array, "experts ins outs"], sizes: jax.Array
+) -> Float[Array, "tokens outs"]:
     """The first sizes[0] rows times the first weight, the next sizes[1] times the second, and so on."""
     y = lax.ragged_dot(x, weights, sizes, precision=precision(weights.dtype), preferred_element_type=jnp.float32)
     return y.astype(x.dtype)

@@ -19,7 +19,7 @@ def frequencies(dim: int, theta: float) -> np.ndarray:
 
 
 def vision_angles(rows_cols: np.ndarray, head_dim: int) -> np.ndarray:
-    """(row, col) of patches, (P, 2) -> float32 angles (P, head_dim / 2): the first half follows rows, the second columns."""
+    """(row, col) of patches, (patches, 2) -> float32 angles (patches, H / 2): half of them follow rows, the others columns."""
     freq = frequencies(head_dim // 2, VISION_THETA)
     return (rows_cols[:, :, None].astype(np.float32) * freq).reshape(len(rows_cols), -1)
 

@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, Int
 
 from svlm_jax.models.layers import precision
 
-Rows = Float[Array, "M D"]  # learned tokens
+Rows = Float[Array, "learned D"]  # learned tokens
 Head = Float[Array, "D V"]
-Targets = Int[Array, "M"]
-RowWeights = Float[Array, "M"]
+Targets = Int[Array, " learned"]
+RowWeights = Float[Array, " learned"]
 Sums = Float[Array, "2"]  # weighted sums over tokens: cross-entropy (nats), right first guesses
 
 

@@ -67,8 +67,13 @@ class MemoryPolicy(abc.ABC):
         """
 
     def keep(
-        self, shape: MemoryShape, meta: TokenMeta, score: Float[Array, "V"] | None, count: Int[Array, ""], seen: Int[Array, ""]
-    ) -> Bool[Array, "V"]:
+        self,
+        shape: MemoryShape,
+        meta: TokenMeta,
+        score: Float[Array, " vision"] | None,
+        count: Int[Array, ""],
+        seen: Int[Array, ""],
+    ) -> Bool[Array, " vision"]:
         """Which of a layer's first `count` slots stay, of one stream, when a clip has come: the newest, unless it says more.
 
         score: of each slot, for policies that are `scored`. seen: vision tokens of the stream so far.
@@ -79,7 +84,7 @@ class MemoryPolicy(abc.ABC):
 
     def select(
         self, query: Float[Array, "B T N H"], asked: Bool[Array, "B T"], means: jax.Array, count: Int[Array, "B"], short: int
-    ) -> tuple[Int[Array, "B R"], Bool[Array, "B R"]]:
+    ) -> tuple[Int[Array, "B chosen"], Bool[Array, "B chosen"]]:
         """The vision slots that a question reads, in order, and which of them are live, for policies with pages.
 
         query: rotated if `page_positions`. asked: the question's tokens. means: mean keys of the pages. count: live slots.
@@ -92,7 +97,7 @@ class BudgetPolicy(MemoryPolicy):
     """A policy that keeps a fixed number of tokens.
 
     Attributes:
-      budget: M, vision tokens kept in each layer, the short-term memory included.
+      budget: vision tokens kept in each layer, the short-term memory included.
     """
 
     budget: int = 12_000

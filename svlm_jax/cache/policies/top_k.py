@@ -20,8 +20,13 @@ class TopK(ScoredPolicy):
     name: ClassVar[str] = "top-k"
 
     def keep(
-        self, shape: MemoryShape, meta: TokenMeta, score: Float[Array, "V"] | None, count: Int[Array, ""], seen: Int[Array, ""]
-    ) -> Bool[Array, "V"]:
+        self,
+        shape: MemoryShape,
+        meta: TokenMeta,
+        score: Float[Array, " vision"] | None,
+        count: Int[Array, ""],
+        seen: Int[Array, ""],
+    ) -> Bool[Array, " vision"]:
         """The last frames, and the best of the others."""
         from svlm_jax.cache import vsb
 

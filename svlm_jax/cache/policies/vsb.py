@@ -37,8 +37,13 @@ class Bucketing(ScoredPolicy):
         self.one_of("buckets", Buckets)
 
     def keep(
-        self, shape: MemoryShape, meta: TokenMeta, score: Float[Array, "V"] | None, count: Int[Array, ""], seen: Int[Array, ""]
-    ) -> Bool[Array, "V"]:
+        self,
+        shape: MemoryShape,
+        meta: TokenMeta,
+        score: Float[Array, " vision"] | None,
+        count: Int[Array, ""],
+        seen: Int[Array, ""],
+    ) -> Bool[Array, " vision"]:
         """The last frames, the best of each bucket, and the best of all."""
         from svlm_jax.cache import vsb
 

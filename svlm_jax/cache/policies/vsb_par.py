@@ -34,7 +34,7 @@ class BucketingWithPages(Bucketing):
 
     def select(
         self, query: Float[Array, "B T N H"], asked: Bool[Array, "B T"], means: jax.Array, count: Int[Array, "B"], short: int
-    ) -> tuple[Int[Array, "B R"], Bool[Array, "B R"]]:
+    ) -> tuple[Int[Array, "B chosen"], Bool[Array, "B chosen"]]:
         """The best pages of the long-term memory, then the short-term memory."""
         import jax.numpy as jnp
 

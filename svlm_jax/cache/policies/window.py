@@ -31,8 +31,13 @@ class Window(MemoryPolicy):
         return math.ceil(self.window / seconds - 1e-6) * cells, 0
 
     def keep(
-        self, shape: MemoryShape, meta: TokenMeta, score: Float[Array, "V"] | None, count: Int[Array, ""], seen: Int[Array, ""]
-    ) -> Bool[Array, "V"]:
+        self,
+        shape: MemoryShape,
+        meta: TokenMeta,
+        score: Float[Array, " vision"] | None,
+        count: Int[Array, ""],
+        seen: Int[Array, ""],
+    ) -> Bool[Array, " vision"]:
         """The slots of the last seconds; clips that come late leave fewer than fit."""
         import jax.numpy as jnp
 

@@ -74,7 +74,7 @@ class LlavaOnevision(VLM):
 
     def image(
         self,
-        tiles: UInt8[Array, "n 3 height width"],
+        tiles: UInt8[Array, "tiles 3 height width"],
         size: Size | None = None,
         *,
         implementation: Implementation = "auto",
@@ -98,7 +98,7 @@ class LlavaOnevision(VLM):
             return jnp.concatenate([overview, self.newline()])
         return jnp.concatenate([overview, self._rows(grids[1:], size)])
 
-    def _rows(self, grids: Float[Array, "n S S D"], size: Size) -> Float[Array, "M D"]:
+    def _rows(self, grids: Float[Array, "tiles side side D"], size: Size) -> Float[Array, "M D"]:
         """The tiles of a canvas joined, its padding cut off, shrunk if it is large, and a newline behind each row."""
         place = tiling(size, self.siglip)
         (down, across), side, width = place.tiles, self.siglip.side, grids.shape[-1]
@@ -108,14 +108,16 @@ class LlavaOnevision(VLM):
         ends = jnp.broadcast_to(self.newline(), (len(canvas), 1, width))
         return jnp.concatenate([canvas, ends], 1).reshape(-1, width)
 
-    def _features(self, tiles: UInt8[Array, "n 3 height width"], implementation: Implementation) -> Float[Array, "n S S D"]:
+    def _features(
+        self, tiles: UInt8[Array, "tiles 3 height width"], implementation: Implementation
+    ) -> Float[Array, "tiles side side D"]:
         """Projected features of each tile, as a grid of patches."""
         side = self.siglip.side
         features = self.projector(self.visual(patchify(tiles, self.siglip), implementation))
         return features.reshape(len(tiles), side, side, -1)
 
 
-def _shrink(grids: Float[Array, "n S S D"], size: Size) -> Float[Array, "n h w D"]:
+def _shrink(grids: Float[Array, "tiles side side D"], size: Size) -> Float[Array, "tiles h w D"]:
     """Bilinear, without antialiasing, in float32; as it is when the size fits."""
     if grids.shape[1:3] == size:
         return grids

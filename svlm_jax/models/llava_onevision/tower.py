@@ -22,7 +22,7 @@ ACTIVATIONS: Mapping[Activation, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def patchify(tiles: UInt8[Array, "n c height width"], cfg: SiglipConfig) -> Float[Array, "n P values"]:
+def patchify(tiles: UInt8[Array, "tiles channels height width"], cfg: SiglipConfig) -> Float[Array, "tiles patches values"]:
     """uint8 tiles -> their normalised float32 patches in raster order, P = side²; rows and columns left over are dropped.
 
     Raises ConfigError when the tiles are not squares of `image_size` pixels.
@@ -49,7 +49,7 @@ class Attention(nnx.Module):
         self.o = Linear(width, width, bias=True, dtype=dtype, rngs=rngs)
         self.head_dim = cfg.head_dim
 
-    def __call__(self, x: Float[Array, "n P E"], implementation: Implementation) -> Float[Array, "n P E"]:
+    def __call__(self, x: Float[Array, "tiles patches E"], implementation: Implementation) -> Float[Array, "tiles patches E"]:
         tiles, patches, width = x.shape
         # Zeros change no score, and kernels take heads in steps of 16 numbers; those of SigLIP-SO400M have 72.
         spare = ((0, 0), (0, 0), (0, -self.head_dim % 16))
@@ -69,7 +69,7 @@ class Block(nnx.Module):
         self.attn = Attention(cfg, dtype=dtype, rngs=rngs)
         self.mlp = MLP(width, cfg.intermediate_size, width, activation=act, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "n P E"], implementation: Implementation) -> Float[Array, "n P E"]:
+    def __call__(self, x: Float[Array, "tiles patches E"], implementation: Implementation) -> Float[Array, "tiles patches E"]:
         x = x + self.attn(self.norm1(x), implementation)
         return x + self.mlp(self.norm2(x))
 
@@ -89,8 +89,8 @@ class SiglipTower(nnx.Module):
         self.post_norm = LayerNorm(cfg.hidden_size, eps=cfg.layer_norm_eps, dtype=dtype)
 
     def __call__(
-        self, patches: Float[Array, "n P values"], implementation: Implementation = "auto"
-    ) -> Float[Array, "n P features"]:
+        self, patches: Float[Array, "tiles patches values"], implementation: Implementation = "auto"
+    ) -> Float[Array, "tiles patches features"]:
         x = self.patch_embed(patches.astype(self.patch_embed.weight[...].dtype)) + self.position.weight[...]
         states = [x]
         for block in self.blocks[: max(self.cfg.feature_layers)]:

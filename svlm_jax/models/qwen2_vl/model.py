@@ -37,7 +37,7 @@ class Qwen(VLM):
         return self.visual.encode(frames, implementation)
 
     def vision(
-        self, patches: Float[Array, "P values"], grid: Grid, *, implementation: Implementation = "auto"
+        self, patches: Float[Array, "patches values"], grid: Grid, *, implementation: Implementation = "auto"
     ) -> VisionFeatures:
         """Normalised patches of one image or video, in merge order, grid = (t, h, w) static -> features in raster order."""
         return self.visual(patches, grid, implementation)

@@ -22,7 +22,7 @@ class Layout:
     """Where each patch is, with the patches re-ordered so that windows are contiguous, and so are temporal grids.
 
     Attributes:
-      rows_cols: (P, 2) row and column of each patch, in window order.
+      rows_cols: (patches, 2) row and column of each patch, in window order.
       cells: (M,) the merged cell (in raster order) at each place of the window order; None when the orders agree.
       windows: lengths in patches of the attention windows, in order; equal to `grids` without windows.
       grids: lengths in patches of the temporal grids, in order.
@@ -58,7 +58,7 @@ def layout(grid: Grid, cfg: QwenVisionConfig) -> Layout:
 
 
 def patchify(frames: jax.Array, cfg: QwenVisionConfig) -> tuple[jax.Array, Grid]:
-    """uint8 frames (B, F, 3, height, width) -> normalised float32 patches (B, P, values) in merge order, and their grid.
+    """uint8 frames (B, F, 3, height, width) -> normalised float32 patches (B, patches, values) in merge order, and their grid.
 
     Raises ConfigError when F, height or width do not fit the patches.
     """

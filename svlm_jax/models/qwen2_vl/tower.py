@@ -34,11 +34,11 @@ class Attention(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "P E"],
+        x: Float[Array, "patches E"],
         turn: tuple[jax.Array, jax.Array],
         segments: tuple[int, ...],
         implementation: Implementation,
-    ) -> Float[Array, "P E"]:
+    ) -> Float[Array, "patches E"]:
         qkv = self.qkv(x).reshape(len(x), 3, self.num_heads, self.head_dim)
         q, k = rope.rotate(qkv[:, 0], *turn), rope.rotate(qkv[:, 1], *turn)
         scale = self.head_dim**-0.5
@@ -62,11 +62,11 @@ class Block(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "P E"],
+        x: Float[Array, "patches E"],
         turn: tuple[jax.Array, jax.Array],
         segments: tuple[int, ...],
         implementation: Implementation,
-    ) -> Float[Array, "P E"]:
+    ) -> Float[Array, "patches E"]:
         x = x + self.attn(self.norm1(x), turn, segments, implementation)
         return x + self.mlp(self.norm2(x))
 
@@ -81,7 +81,7 @@ class Merger(nnx.Module):
         self.mlp = MLP(wide, wide, cfg.out_hidden_size, activation=exact_gelu, dtype=dtype, rngs=rngs)
         self.wide = wide
 
-    def __call__(self, x: Float[Array, "P E"]) -> Float[Array, "M D"]:
+    def __call__(self, x: Float[Array, "patches E"]) -> Float[Array, "M D"]:
         return self.mlp(self.norm(x).reshape(-1, self.wide))
 
 
@@ -102,7 +102,7 @@ class VisionTower(Tower):
         return jax.tree.map(lambda x: x.reshape(batch, -1, x.shape[-1]), merged)
 
     def __call__(
-        self, patches: Float[Array, "P values"], grid: Grid, implementation: Implementation = "auto"
+        self, patches: Float[Array, "patches values"], grid: Grid, implementation: Implementation = "auto"
     ) -> VisionFeatures:
         """Patches in merge order -> features (M, D) in raster order of the merged cells."""
         cfg, place = self.cfg, layout(grid, self.cfg)

@@ -26,7 +26,7 @@ class DeepstackMerger(nnx.Module):
         self.mlp = MLP(wide, wide, cfg.out_hidden_size, activation=exact_gelu, dtype=dtype, rngs=rngs)
         self.wide = wide
 
-    def __call__(self, x: Float[Array, "P E"]) -> Float[Array, "M D"]:
+    def __call__(self, x: Float[Array, "patches E"]) -> Float[Array, "M D"]:
         return self.mlp(self.norm(x.reshape(-1, self.wide)))
 
 
@@ -43,7 +43,7 @@ class Qwen3VisionTower(VisionTower):
         self.deepstack = nnx.List([DeepstackMerger(cfg, dtype=dtype, rngs=rngs) for _ in depths])
 
     def __call__(
-        self, patches: Float[Array, "P values"], grid: Grid, implementation: Implementation = "auto"
+        self, patches: Float[Array, "patches values"], grid: Grid, implementation: Implementation = "auto"
     ) -> VisionFeatures:
         """Patches in merge order -> features (M, D) in raster order of the merged cells."""
         cfg, place = self.cfg, layout(grid, self.cfg)
@@ -57,7 +57,7 @@ class Qwen3VisionTower(VisionTower):
                 stacked.append(self.deepstack[cfg.deepstack_visual_indexes.index(i)](x))
         return VisionFeatures(self.merger(x), tuple(stacked))
 
-    def _positions(self, grid: Grid) -> Float[Array, "P E"]:
+    def _positions(self, grid: Grid) -> Float[Array, "patches E"]:
         """The learned positions of a grid's patches in merge order, float32; the same for every temporal grid."""
         index, weight = interpolation((1, *grid[1:]), self.cfg)
         picture = (self.position.weight[...][index].astype(jnp.float32) * weight[:, :, None]).sum(1)
@@ -66,7 +66,7 @@ class Qwen3VisionTower(VisionTower):
 
 @functools.lru_cache(maxsize=64)
 def interpolation(grid: Grid, cfg: Qwen3VisionConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Which four learned positions each patch mixes (P, 4), and their shares (P, 4) float32: bilinear, corners on corners."""
+    """Which four learned positions each patch mixes (patches, 4), and their shares, float32: bilinear, corners on corners."""
     side = cfg.position_side
     rows, columns = layout(grid, cfg).rows_cols.T
     axes = [_neighbours(rows, grid[1], side), _neighbours(columns, grid[2], side)]
