@@ -34,15 +34,19 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
         epilog=EXAMPLES,
     )
     options.add_source(parser)
-    parser.add_argument("questions", nargs="+", metavar="QUESTION", help='text, or a time and text: "00:42 Who scored first?"')
-    parser.add_argument("--choice", action="append", metavar="TEXT", help="an option to choose from; repeat it for each")
-    parser.add_argument("--jsonl", metavar="FILE", help="one JSON object an answer, written as it comes")
+    parser.add_argument(
+        "questions", nargs="+", metavar="QUESTION", help='a question, or a time and a question: "00:42 Who scored first?"'
+    )
+    parser.add_argument(
+        "--choice", action="append", metavar="TEXT", help="an answer to choose from; repeat the option for each answer"
+    )
+    parser.add_argument("--jsonl", metavar="FILE", help="write a JSON object for each answer, as soon as it is there")
     model = parser.add_argument_group("model")
     options.add_model(model)
     options.add_running(model)
     options.add_system(model)
     model.add_argument(
-        "--max-new-tokens", type=number(int, least=1), default=64, metavar="N", help="tokens of an answer (default: 64)"
+        "--max-new-tokens", type=number(int, least=1), default=64, metavar="N", help="most tokens of an answer (default: 64)"
     )
     options.add_video(parser.add_argument_group("video"), fps=0.5)
     memory = parser.add_argument_group("memory")
@@ -65,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         limit_arenas()
         keep_compiled(arguments.compile_cache)
-        settings, video = _settings(arguments), SourceSpec.of(arguments)
+        settings, video = _settings(arguments), SourceSpec.of(arguments, arguments.source)
         if arguments.jsonl:
             check_distinct([check_target(arguments.jsonl)], [arguments.source, arguments.model])
         vlm = ModelSpec.of(arguments).load(stages)
@@ -77,7 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
             with open_sinks(terminal=terminal, jsonl=arguments.jsonl) as sink:
 
                 def tell(answer: "Answer") -> None:
-                    sink.answer(AnswerRecord.of(answer, recall.config.shape.seconds, arguments.choice))
+                    with stages.aside():
+                        sink.answer(AnswerRecord.of(answer, recall.config.shape.seconds, arguments.choice))
 
                 schedule = Schedule(recall, [timed(text) for text in arguments.questions], tell, arguments.choice)
                 begin, end = video.span(source, 0.0)

@@ -31,9 +31,15 @@ COLUMNS = (
 def add(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str) -> argparse.ArgumentParser:
     parser = benchmarks.add_parser(name, help="the endless match: a ball game with the truth of every second",
                                    description=DESCRIPTION)  # fmt: skip
-    parser.add_argument("--seed", type=number(int, least=0), default=1, metavar="S", help="which match (1)")
-    parser.add_argument("--minutes", type=number(float, above=0), default=10, metavar="M", help="how much of it (10)")
-    parser.add_argument("--json", metavar="FILE", help="where the figures go, with those of every ten minutes and a manifest")
+    parser.add_argument("--seed", type=number(int, least=0), default=1, metavar="S", help="which match to draw (default: 1)")
+    parser.add_argument(
+        "--minutes", type=number(float, above=0), default=10, metavar="M", help="minutes of the match (default: 10)"
+    )
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="file for the results, for the whole match and for every ten minutes of it, and how they were made",
+    )
     model = parser.add_argument_group("model")
     options.add_model(model, default="embedded")
     options.add_running(model)
@@ -44,7 +50,7 @@ def add(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]", name:
 
 def run(arguments: argparse.Namespace) -> int:
     """A line of the table for every ten minutes and for the whole, and the file."""
-    from svlm_jax.host.progress import Stages, prose, seconds_of
+    from svlm_jax.host.progress import Stages, prose
 
     with Stages("starting") as stages:
         from svlm_jax.cli.stream_spec import ModelSpec
@@ -65,20 +71,21 @@ def run(arguments: argparse.Namespace) -> int:
 
     def tell(part: dict[str, Any]) -> None:
         """A line, and in the file what is known so far: a match of hours may be interrupted."""
-        console.print(_line(_span(part), part))
+        with stages.aside():
+            console.print(_line(_span(part), part))
         slices.append(part)
         if arguments.json:
             write_json(arguments.json, {"slices": slices, "manifest": about})
 
     console.print(f"{'minutes':>9}" + "".join(f"{title:>13}" for title, _ in COLUMNS))
-    with seconds_of(f"match {arguments.seed}", round(arguments.minutes * 60)) as watched:
+    with Stages(f"match {arguments.seed}") as stages:
         result = evaluate_match(
             vlm,
             arguments.seed,
             arguments.minutes,
             settings,
             size=(height, width),
-            on_caption=lambda caption: watched(caption.end),
+            on_caption=lambda caption: stages.move(int(caption.end), round(arguments.minutes * 60)),
             on_slice=tell,
         )
     if len(result["slices"]) > 1:

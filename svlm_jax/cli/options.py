@@ -24,12 +24,14 @@ WINDOW = """\
 --window says what captions are made from, in seconds of video and tokens of text:
 
   vision=16   frames of the last 16 s stay in the cache
-  text=16     so do the words of the last 16 s, beside the frames that they belong to
-  sink=512    of all earlier words the first 512 tokens stay for ever ...
-  tail=512    ... and the last 511; sink=none,tail=none keeps every word, and the cache then limits the length of the stream
+  text=16     the words of the last 16 s stay too, beside the frames that they belong to
+  sink=512    of all earlier words, the first 512 tokens stay for ever
+  tail=512    of all earlier words, the last 511 tokens stay too (the 512th place is for the mark that ends them)
 
-These are the published values. A model that was trained with others has them in the block "svlm" of its
-generation_config.json, and they are its defaults; query, sampling and picture size too."""
+sink=none,tail=none keeps every word; the stream then ends when the cache is full.
+
+These are the published values. A model that was trained with other values, or with a query, sampling or picture size of its
+own, says so in the block "svlm" of its generation_config.json; those are then the defaults."""
 
 
 def add_model(group: argparse._ArgumentGroup, *, default: str | None = None, required: bool = True) -> None:
@@ -40,7 +42,7 @@ def add_model(group: argparse._ArgumentGroup, *, default: str | None = None, req
         required=required and default is None,
         default=default,
         metavar="MODEL",
-        help=f"folder, hub id, embedded, qwen2.5-vl-7b, random:small, ...{told}",
+        help=f"a folder, a hub id, or a name such as embedded, qwen2.5-vl-7b or random:small{told}",
     )
     group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id (default: its main branch)")
     group.add_argument(
@@ -57,7 +59,8 @@ def add_running(group: argparse._ArgumentGroup) -> None:
         "--implementation",
         choices=("auto", "xla", "reference", "mosaic_gpu", "mosaic_tpu", "interpret"),
         default="auto",
-        help="code of attention: the fastest for the device (default: auto), or one by name, which runs or says why it cannot",
+        help="which code computes attention: the fastest for this device (auto), or one by name, which says why if it cannot "
+        "run here (default: auto)",
     )
     add_compile_cache(group)
 
@@ -66,45 +69,57 @@ def add_compile_cache(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--compile-cache",
         metavar="FOLDER",
-        help="where compiled programs are kept for the next start; off: nowhere (default: in the user's cache, at most 4 GiB)",
+        help="folder in which compiled programs are kept for the next start; off: keep none (default: in the user's cache, at "
+        "most 4 GiB)",
     )
+
+
+SOURCE = (
+    "a video file, - for standard input, an http(s):// or rtsp:// address, the number of a webcam, or synthetic:match?seed=3"
+)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="a video file, - for standard input, an http(s):// or rtsp:// address, the number of a webcam, or "
-        "synthetic:match?seed=3",
-    )
+    parser.add_argument("source", metavar="SOURCE", help=SOURCE)
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help=f"{SOURCE}; several are watched side by side")
 
 
 def add_video(group: argparse._ArgumentGroup, *, fps: float) -> None:
     """How a source is read."""
     add_fps(group, default=fps)
     group.add_argument(
-        "--start", type=number(float, least=0), metavar="SECONDS", help="where to begin (0, or where a resumed stream stopped)"
+        "--start",
+        type=number(float, least=0),
+        metavar="SECONDS",
+        help="second of the video at which to begin (default: 0, or where a resumed stream stopped)",
     )
-    group.add_argument("--duration", type=number(float, above=0), metavar="SECONDS", help="how much to watch (default: all)")
+    group.add_argument(
+        "--duration", type=number(float, above=0), metavar="SECONDS", help="seconds of video to watch (default: all)"
+    )
     group.add_argument("--realtime", action="store_true", help="play a file at its own speed instead of as fast as possible")
     group.add_argument(
         "--behind",
         choices=("drop", "merge", "wait"),
-        help="when the model is slower than the stream: skip to the newest second (drop), see the missed span as one chunk "
-        "(merge), or let the lag grow (wait, files only); default: drop for live sources and --realtime, else wait",
+        help="what to do when the model is slower than the stream: skip to the newest second (drop), show the model the missed "
+        "time as one chunk (merge), or let the delay grow (wait, files only) (default: drop for live sources and --realtime, "
+        "else wait)",
     )
     add_pixels(group)
     group.add_argument(
         "--variant",
         type=number(int, least=1),
         metavar="LINES",
-        help="of an HLS stream, the variant of that height (the largest)",
+        help="of an HLS stream that is offered in several sizes, take the one with so many lines (default: the largest)",
     )
     group.add_argument(
         "--max-input-pixels",
         type=number(int, least=1),
         metavar="N",
-        help="refuse frames that are larger in the video, or decode them smaller where the decoder can (default: 35651584)",
+        help="most pixels that a frame of the video may have; a larger one is decoded at a smaller size, or refused where the "
+        "decoder cannot do that (default: 35651584)",
     )
 
 
@@ -124,7 +139,7 @@ def add_chunk(group: argparse._ArgumentGroup) -> None:
         type=number(float, above=0),
         default=1.0,
         metavar="SECONDS",
-        help="length of a chunk of video, after each of which the model speaks (default: 1)",
+        help="seconds of video that the model sees before it speaks again (default: 1)",
     )
 
 
@@ -133,7 +148,8 @@ def add_pixels(group: argparse._ArgumentGroup) -> None:
         "--max-pixels",
         type=number(int, least=784),
         metavar="N",
-        help="pixels of a frame at most; larger ones are scaled down (default: as trained, else as published for the family)",
+        help="most pixels of a frame that the model sees; larger frames are scaled down (default: as the model was trained, "
+        "else as published for its family)",
     )
 
 
@@ -144,8 +160,8 @@ def add_window(group: argparse._ArgumentGroup, *, cache: bool = True) -> None:
         type=window,
         default={},
         metavar="PARTS",
-        help="what stays in the cache: vision=SECONDS,text=SECONDS,sink=TOKENS,tail=TOKENS, or some of them "
-        "(default: as the model was trained, else 16,16,512,512)",
+        help="what stays in the cache: vision=SECONDS,text=SECONDS,sink=TOKENS,tail=TOKENS, or some of these, as "
+        "`svlm watch --help` explains (default: as the model was trained, else 16,16,512,512)",
     )
     if not cache:
         return
@@ -153,15 +169,15 @@ def add_window(group: argparse._ArgumentGroup, *, cache: bool = True) -> None:
         "--cache",
         choices=("stream", "full", "hard-reset", "recompute"),
         default="stream",
-        help="stream: drop what leaves the window, second by second (default). The others are what it is compared with: keep "
-        "everything (full), forget everything when the window is full (hard-reset), run the whole window anew every second "
-        "(recompute)",
+        help="what happens when the window is full: the oldest second leaves (stream). The others are there to compare with: "
+        "nothing ever leaves (full), everything leaves at once (hard-reset), and the whole window is computed again every "
+        "second (recompute) (default: stream)",
     )
     group.add_argument(
         "--positions",
         choices=("contiguous", "native", "text"),
-        help="after something has left: close the gaps (contiguous, default), let positions grow (native), or close them and "
-        "count frames as text, too (text)",
+        help="how tokens are numbered once older ones have left: without gaps (contiguous), on and on (native), or without "
+        "gaps and with frames counted as text is (text) (default: contiguous)",
     )
 
 
@@ -175,8 +191,8 @@ def add_memory(group: argparse._ArgumentGroup, *, why: str, default: MemoryPolic
         type=functools.partial(memory, base=base),
         default=None,
         metavar="POLICY[,NAME=VALUE]",
-        help=f"{why}: {', '.join(policies.POLICIES)}, with settings of its own, such as vsb+par,budget=6000 (default: {about}; "
-        f"settings: {settings})",
+        help=f"{why}: {', '.join(policies.POLICIES)}; each has settings, such as vsb+par,budget=6000, explained in "
+        f"docs/memory.md (default: {about}; settings: {settings})",
     )
 
 
@@ -237,28 +253,41 @@ def add_size(group: argparse._ArgumentGroup, *, default: tuple[int, int] | None,
 
 
 def add_seed(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--seed", type=number(int, least=0), default=42, help="same seed, same words (default: 42)")
+    group.add_argument(
+        "--seed",
+        type=number(int, least=0),
+        default=42,
+        help="start of the random choices: the same seed gives the same words (default: 42)",
+    )
 
 
 def add_sampling(group: argparse._ArgumentGroup) -> None:
     """How words are chosen."""
     group.add_argument(
-        "--max-new-tokens", type=number(int, least=1), metavar="N", help="tokens that a caption may have (default: 20)"
-    )
-    group.add_argument("--temperature", type=number(float, above=0), metavar="T", help="randomness (default: 0.9)")
-    group.add_argument(
-        "--top-k", type=number(int, least=0), metavar="K", help="choose among the K likeliest tokens; 0: among all"
+        "--max-new-tokens", type=number(int, least=1), metavar="N", help="most tokens of a caption (default: 20)"
     )
     group.add_argument(
-        "--top-p", type=number(float, above=0), metavar="P", help="choose among the likeliest tokens that have P of 1 together"
+        "--temperature", type=number(float, above=0), metavar="T", help="how random the choice of words is (default: 0.9)"
+    )
+    group.add_argument(
+        "--top-k",
+        type=number(int, least=0),
+        metavar="K",
+        help="choose among the K likeliest tokens; 0: among all (default: as the model says, else 50)",
+    )
+    group.add_argument(
+        "--top-p",
+        type=number(float, above=0),
+        metavar="P",
+        help="choose among the likeliest tokens whose probabilities add up to P (default: as the model says, else 1)",
     )
     group.add_argument(
         "--repetition-penalty",
         type=number(float, above=0),
         metavar="R",
-        help="above 1, what was said lately is said less often again (default: 1.05)",
+        help="above 1, words that are still in the cache are less likely to be said again (default: 1.05)",
     )
-    group.add_argument("--greedy", action="store_true", help="always the likeliest token: no randomness")
+    group.add_argument("--greedy", action="store_true", help="always take the likeliest token, with no randomness")
     add_seed(group)
 
 

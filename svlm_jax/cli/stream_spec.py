@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import jax
+
 from svlm_jax.cache.window import Lengths, ring_shape
 from svlm_jax.checkpoint import hf, named
 from svlm_jax.checkpoint.streaming_block import resize_rule
@@ -14,6 +16,7 @@ from svlm_jax.cli.options import window_changes
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.host.progress import Stages
 from svlm_jax.models.resize_rule import ResizeRule
+from svlm_jax.output.panel import Status
 from svlm_jax.streaming.resume import check_resumable
 from svlm_jax.streaming.saved import where_saved
 from svlm_jax.streaming.session import Session
@@ -64,11 +67,11 @@ class SourceSpec:
     limits: Mapping[str, int]
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> "SourceSpec":
+    def of(cls, arguments: argparse.Namespace, source: str) -> "SourceSpec":
         pace: Literal["fast", "realtime"] = "realtime" if arguments.realtime else "fast"
         given = {"variant": arguments.variant, "max_input_pixels": arguments.max_input_pixels}
         limits = {name: value for name, value in given.items() if value is not None}
-        return cls(arguments.source, arguments.start, arguments.duration, pace, arguments.behind, limits)
+        return cls(source, arguments.start, arguments.duration, pace, arguments.behind, limits)
 
     def options(self, start: float) -> dict[str, Any]:
         """Arguments of `open_source`."""
@@ -107,12 +110,12 @@ class StreamSpec:
     resume: str | None
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace, given: Sequence[str]) -> "StreamSpec":
+    def of(cls, arguments: argparse.Namespace, source: str, given: Sequence[str]) -> "StreamSpec":
         """Raises ConfigError and CheckpointError for what cannot work, before anything is loaded.
 
         given: the names of the options on the command line; a stream that is resumed takes no other settings than its own.
         """
-        model, video = ModelSpec.of(arguments), SourceSpec.of(arguments)
+        model, video = ModelSpec.of(arguments), SourceSpec.of(arguments, source)
         about = named.describe(model.name, revision=model.revision)
         settings, position = settings_of(arguments, about.generation_config), 0.0
         if arguments.resume:
@@ -152,6 +155,19 @@ class StreamSpec:
     def span(self, source: Source) -> tuple[float, float | None]:
         """Stream seconds at which watching begins and, if that is known, ends."""
         return self.video.span(source, self.position)
+
+    def status(self, source: Source, shown: str) -> Status:
+        """What the live view says about it. shown: what it watches, in words."""
+        device, kept = jax.devices()[0], self.settings.window
+        begin, end = self.span(source)
+        return Status(
+            model=self.model.name,
+            source=shown,
+            window=f"{kept.memory}: vision {kept.vision:g} s, text {kept.text:g} s, sink {kept.sink}, tail {kept.tail}",
+            device=" ".join(dict.fromkeys((device.platform, device.device_kind))),  # a CPU's kind is its platform
+            begin=begin,
+            end=end,
+        )
 
 
 def settings_of(arguments: argparse.Namespace, generation: dict[str, Any]) -> StreamSettings:

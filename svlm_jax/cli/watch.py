@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from svlm_jax.cli import options
+from svlm_jax.cli import options, watch_several
 from svlm_jax.cli.side_questions import SideQuestions, add_questions, check_questions, questions_beside
 from svlm_jax.host.signals import Stoppable
 
@@ -23,12 +23,18 @@ examples:
   svlm watch 'synthetic:match?seed=5&minutes=2' --model embedded        a drawn match, and the model that knows it
   svlm watch 0 --model ./my-model                                       the first webcam
   svlm watch rtsp://user:secret@camera/stream --model ./my-model --jsonl log.jsonl --no-live
-  svlm watch match.mp4 --model ./my-model --realtime --behind merge     as if it were live
+  svlm watch match.mp4 --model ./my-model --realtime --behind merge     as if the file were live
   svlm watch match.mp4 --model ./my-model --window vision=8,text=16     8 s of frames, 16 s of words beside them
-  svlm watch match.mp4 --model ./my-model --ask "00:42 Who scored first?"  asked beside the captions
+  svlm watch match.mp4 --model ./my-model --ask "00:42 Who scored first?"  asked and answered beside the captions
   svlm watch match.mp4 --model ./my-model --ask -                       questions typed into the live view
+  svlm watch 0 1 hall.mp4 --model ./my-model --jsonl logs               three sources side by side
   svlm watch match.mp4 --model ./my-model --duration 60 --save-state here
   svlm watch match.mp4 --model ./my-model --resume here                 goes on where the line above stopped
+
+Several sources are watched side by side with one model, each in a cache of its own, and each gets the captions that it would
+get alone. A source has a name, which stands before its captions: match.mp4 is match, webcam 0 is camera-0. --vtt, --srt,
+--jsonl and --video then name folders, in which each source has a file of its name. A source that ends or fails leaves the
+others alone; the exit code is 2 when one has failed. --ask, --save-state and --resume take one source only.
 
 {options.MODEL}
 
@@ -43,7 +49,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
         description="Watch a video stream and say, once a second, what happens.",
         epilog=EXAMPLES,
     )
-    options.add_source(parser)
+    options.add_sources(parser)
     model = parser.add_argument_group("model")
     options.add_model(model)
     options.add_running(model)
@@ -54,7 +60,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     options.add_window(cache)
     cache.add_argument("--save-state", metavar="FOLDER", help="when watching ends, save the stream so that it can go on later")
     cache.add_argument(
-        "--resume", metavar="FOLDER", help="go on with a saved stream, with its own window, fps, prompt, sampling and parity"
+        "--resume", metavar="FOLDER", help="go on with a saved stream, under the settings that it was started with"
     )
     _speech(parser.add_argument_group("speech"))
     _output(parser.add_argument_group("output"))
@@ -74,21 +80,27 @@ def _speech(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--previous-text", metavar="TEXT", help="what was said before the stream begins")
     options.add_sampling(group)
     group.add_argument(
-        "--parity", action="store_true", default=None, help="reproduce the published code, its known defects included"
+        "--parity",
+        action="store_true",
+        default=None,
+        help="reproduce the published code with its known defects (docs/decisions.md)",
     )
 
 
 def _output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--vtt", metavar="FILE", help="captions as WebVTT, answers as notes in it")
-    group.add_argument("--srt", metavar="FILE", help="captions as SRT, answers as captions of their own")
-    group.add_argument("--jsonl", metavar="FILE", help="one JSON object a chunk, silence included, and one an answer")
-    group.add_argument("--video", metavar="FILE", help="a copy of the video with captions and answers drawn in")
-    group.add_argument("--no-live", action="store_true", help="one plain line a caption instead of the live view")
+    group.add_argument("--vtt", metavar="FILE", help="write captions as WebVTT, and answers as notes in it")
+    group.add_argument("--srt", metavar="FILE", help="write captions as SRT, and answers as captions of their own")
+    group.add_argument(
+        "--jsonl", metavar="FILE", help="write a JSON object for each chunk, silent ones included, and for each answer"
+    )
+    group.add_argument("--video", metavar="FILE", help="write a copy of the video with captions and answers drawn into it")
+    group.add_argument("--no-live", action="store_true", help="print a plain line for each caption instead of the live view")
     group.add_argument(
         "--split-timings",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="time vision, prefill and decoding apart, by running a second as three programs (default: in the live view)",
+        help="measure vision, prefill and decoding separately, for which each second runs as three programs (default: in the "
+        "live view)",
     )
 
 
@@ -102,12 +114,14 @@ def given(words: Sequence[str]) -> list[str]:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if len(arguments.sources) > 1:
+        return watch_several.follow(arguments, given(arguments.words))
     follow(arguments)
     return 0
 
 
 def follow(arguments: argparse.Namespace) -> "Tally":
-    """Watch until the source ends or a signal comes; every file is complete afterwards. Returns what was counted."""
+    """Watch one source until it ends or a signal comes; every file is complete afterwards. Returns what was counted."""
     from svlm_jax.host.progress import Stages
 
     with Stages("starting") as stages:  # the first sign of life: what is imported from here on takes seconds
@@ -123,16 +137,17 @@ def follow(arguments: argparse.Namespace) -> "Tally":
         if arguments.split_timings is None:  # only the live view shows the parts of a second
             arguments.split_timings = not arguments.no_live and sys.stdout.isatty()
         check_questions(arguments)
-        spec = stream_spec.StreamSpec.of(arguments, given(arguments.words))
+        (where,) = arguments.sources
+        spec = stream_spec.StreamSpec.of(arguments, where, given(arguments.words))
         files = [path for kind in FILES if (path := getattr(arguments, kind))]
         outputs = [check_target(path) for path in files] + [arguments.save_state] * bool(arguments.save_state)
-        check_distinct(outputs, [arguments.source, arguments.model])
+        check_distinct(outputs, [where, arguments.model])
         if arguments.save_state:
             check_replaceable(arguments.save_state, is_stream)
-        stages.enter(f"opening {arguments.source}")
+        stages.enter(f"opening {where}")
         spec, source = spec.open()  # what cannot work is said before minutes of loading
         with source:
-            stream_spec.warn_of_unknown_video(spec.model.name, arguments.source)
+            stream_spec.warn_of_unknown_video(spec.model.name, where)
             vlm = spec.model.load(stages)
             session = spec.session(vlm)
             asked = questions_beside(arguments, session)
@@ -210,20 +225,9 @@ def _terminal(
     source: "Source",
     asked: SideQuestions | None,
 ) -> "Terminal":
-    import jax
+    from svlm_jax.output import Terminal
 
-    from svlm_jax.output import Status, Terminal
-
-    device, window = jax.devices()[0], session.settings.window
-    begin, end = spec.span(source)
-    status = Status(
-        model=session.vlm.name,
-        source=source.info.name,
-        window=f"{window.memory}: vision {window.vision:g} s, text {window.text:g} s, sink {window.sink}, tail {window.tail}",
-        device=" ".join(dict.fromkeys((device.platform, device.device_kind))),  # a CPU's kind is its platform
-        begin=begin,
-        end=end,
-    )
+    status = spec.status(source, source.info.name)
     ask = asked.typed if asked is not None and asked.listens else None
     return Terminal(status, ask=ask, live=not arguments.no_live)
 

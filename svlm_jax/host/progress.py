@@ -49,6 +49,15 @@ class Stages:
         """So much of this stage is done."""
         self._bar.update(self._task, completed=done, total=total)
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """The sign leaves the screen while something else is printed there."""
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
     def stop(self) -> None:
         """Nothing more is shown."""
         self._bar.stop()

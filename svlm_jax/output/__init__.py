@@ -7,6 +7,7 @@ from collections.abc import Callable
 from svlm_jax.host.files import check_distinct, check_target
 from svlm_jax.output.answer import AnswerRecord
 from svlm_jax.output.base import Sink, SinkGroup
+from svlm_jax.output.board import Board
 from svlm_jax.output.callback import Callback
 from svlm_jax.output.captioned_video import CaptionedVideo
 from svlm_jax.output.jsonl import JsonLines
@@ -18,6 +19,7 @@ from svlm_jax.streaming.caption import Caption
 
 __all__ = [
     "AnswerRecord",
+    "Board",
     "Callback",
     "CaptionedVideo",
     "JsonLines",

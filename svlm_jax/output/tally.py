@@ -44,19 +44,27 @@ class Tally(Closing):
     def answer(self, record: AnswerRecord) -> None:
         self._answers += 1
 
-    def lines(self) -> list[str]:
-        """The summary, a sentence a line."""
+    def counted(self) -> str:
+        """What was watched, said and dropped, in two sentences."""
         words = f"{_count(self._captions, 'chunk')} of video, {clock(self._watched)} in all: {_count(self._spoken, 'caption')}"
         words += f", {self._captions - self._spoken:,} silent"
-        said = [f"{words}, {_count(self._answers, 'answer')}." if self._answers else f"{words}."]
-        if self.wall > 0:
-            pace = f"{self.seconds / self.wall:.1f} times as fast as it plays"
-            said.append(f"After the first caption, {self.seconds:.0f} s of video took {self.wall:.1f} s: {pace}.")
+        words += f", {_count(self._answers, 'answer')}." if self._answers else "."
         lost = f"{self._dropped:.1f} s of video were dropped, because the model was slower than the stream."
-        said.append(lost if self._dropped else "Nothing was dropped.")
+        return f"{words} {lost if self._dropped else 'Nothing was dropped.'}"
+
+    def lines(self) -> list[str]:
+        """The summary, a line each for what was counted, how fast it was, and what was written."""
+        said = [self.counted()]
+        if self.wall > 0:
+            said.append(f"After the first caption, {pace(self.seconds, self.wall)}")
         if self._files:
             said.append(f"Written: {', '.join(self._files)}.")
         return said
+
+
+def pace(seconds: float, wall: float, whose: str = "") -> str:
+    """How fast so many seconds of video went by in `wall` seconds."""
+    return f"{seconds:.0f} s of video{whose} took {wall:.1f} s: {seconds / wall:.1f} times as fast as it plays."
 
 
 def _count(number: int, thing: str) -> str:

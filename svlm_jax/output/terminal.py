@@ -27,6 +27,7 @@ from svlm_jax.errors import OutputError
 from svlm_jax.host.files import writing
 from svlm_jax.output.answer import AnswerRecord
 from svlm_jax.output.base import Closing
+from svlm_jax.output.board import Board
 from svlm_jax.output.panel import NARROW, WIDE, Costs, Status, progress, side_by_side, usage
 from svlm_jax.output.text import clean_lines, clock
 from svlm_jax.output.typed_line import Keyboard, LineEditor
@@ -63,6 +64,7 @@ class Terminal(Closing):
     terminal as it was.
 
     Args:
+      board: of several sources, whose names then stand before their captions; a row each instead of one stream's numbers.
       live: False for lines alone, in a terminal too.
       ask: gets each line that is typed into the view; None: there is no line to type into.
     """
@@ -72,10 +74,11 @@ class Terminal(Closing):
         status: Status | None = None,
         console: Console | None = None,
         *,
+        board: Board | None = None,
         ask: Callable[[str], None] | None = None,
         live: bool = True,
     ):
-        self._status = status or Status()
+        self._status, self._board = status or Status(), board
         self._console = console or Console(highlight=False)
         self._costs = Costs()
         self._above: list[RenderableType] = []  # rows that wait for the next drawing
@@ -98,10 +101,11 @@ class Terminal(Closing):
                 self.takes_keys = True
                 self._keyboard.enter_context(Keyboard(self._editor, ask, self._keys))
 
-    def write(self, caption: Caption, frames: np.ndarray | None = None) -> None:
+    def write(self, caption: Caption, frames: np.ndarray | None = None, name: str = "") -> None:
+        """Shows a caption; `name` is that of its source on the board, where there is one."""
         text = " ".join(clean_lines(caption.text))
         if self._live is None:
-            self._plain(f"[{clock(caption.start)[:-4]}] {text or '...'}")
+            self._plain(f"[{clock(caption.start)[:-4]}] {name}{': ' if name else ''}{text or '...'}")
             return
         with self._lock:
             self._costs.add(caption)
@@ -112,7 +116,12 @@ class Terminal(Closing):
                 self._seconds += caption.end - caption.start
                 self._wall = now - self._first
             self._last = caption
-            if text:
+            if self._board is not None:
+                self._board.add(name, caption)
+                if text:
+                    label = Text(f"{name:{self._board.width}}", style="cyan")
+                    self._above.append(_row(clock(caption.start)[:-4], Text(text), label))
+            elif text:
                 self._end_silence()
                 self._above.append(_row(clock(caption.start)[:-4], Text(text)))
             elif self._silence is None:
@@ -142,6 +151,12 @@ class Terminal(Closing):
         with self._lock:
             self._above.append(Text(message, style="yellow"))
             self._draw()
+
+    def end(self, name: str, how: str) -> None:
+        """A source of the board is over: "ended", or "failed"."""
+        with self._lock:
+            if self._board is not None:
+                self._board.end(name, how)
 
     def stage(self, name: str) -> None:
         """What the program does now; the view says so when it takes long."""
@@ -219,6 +234,10 @@ class Terminal(Closing):
     def _view(self) -> RenderableType:
         """The panel. Where there is little room, the captions have it: parts leave from the top."""
         with self._lock:
+            if self._board is not None:
+                bottom = self._bottom()
+                room = self._console.height - len(bottom) - 2 - LEAST
+                return Group(Text(), self._board.view(max(1, room)), *bottom)
             parts = self._numbers()
             heights = [len(self._console.render_lines(part, self._console.options)) for part in parts]
             bottom = self._bottom()
@@ -250,12 +269,14 @@ class Terminal(Closing):
         return lines
 
 
-def _row(moment: str, words: Text) -> Table:
-    """Words beside their time: broken between words, and within one only if it is longer than a line."""
+def _row(moment: str, words: Text, label: Text | None = None) -> Table:
+    """Words beside their time and label: broken between words, and within one only if it is longer than a line."""
     table = Table.grid(padding=(0, 1))
     table.add_column(style="dim", no_wrap=True, width=8 if len(moment) <= 8 else None)
+    if label is not None:
+        table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row(moment, words)
+    table.add_row(moment, *(part for part in (label, words) if part is not None))
     return table
 
 

@@ -94,14 +94,16 @@ class LanePool:
         self.state = lanes.insert(self.state, lane, stream)
 
     def step(
-        self, params: Params, turns: Mapping[int, tuple[Tokens, np.ndarray]], *, split: bool = False
+        self, params: Params, turns: Mapping[int, tuple[Tokens, np.ndarray]], *, split: bool = False, whole: bool = False
     ) -> tuple[dict[int, StepOutput], tuple[float, ...]]:
         """One second of the lanes that have a turn and frames (F, 3, height, width).
 
         Returns the outputs by lane, as numpy arrays with one row, and how long it took in ms: the whole, and when `split` is
         asked for, which runs three programs, its vision tower, prefill and decoding.
+
+        whole: run all lanes, idle ones too, so that there is one program however many lanes have a turn.
         """
-        size = min(self.size, 1 << (len(turns) - 1).bit_length())
+        size = self.size if whole else min(self.size, 1 << (len(turns) - 1).bit_length())
         whole = size == self.size
         rows = list(range(self.size)) if whole else [*turns, *[self.size] * (size - len(turns))]
         filling = next(iter(turns.values()))

@@ -154,7 +154,7 @@ class Session:
         if int(out.left[0]) < 0:
             raise StreamError(
                 f"the cache of {self.config.ring.slots} slots is full at {chunk.end:.0f} s: expected a stream of at most "
-                f"{self.settings.duration} s, or a window that closes"
+                f"{self.settings.duration} s, or a window that forgets (memory=stream, with sink and tail)"
             )
         tokens = tuple(int(token) for token in np.asarray(out.token[0])[: int(out.count[0])])
         return Caption(
@@ -308,20 +308,21 @@ class Session:
         config = self.capacity(np.empty(clip_shape, np.uint8))
         self._clip_shape = tuple(clip_shape)
         if self._pool is None:
-            self._afford(config)
+            self.afford(config)
             self._pool = LanePool(config, clip_shape=self._clip_shape)
         self._pool.admit(config)
         self._lane = self._pool.take()
         self._open()
 
-    def _afford(self, config: compiled.StepConfig) -> None:
-        """Says in a sentence, before anything is allocated, that a window can never fit the device."""
+    def afford(self, config: compiled.StepConfig, lanes: int = 1) -> None:
+        """Says in a sentence (ConfigError), before anything is allocated, that so many lanes can never fit the device."""
         device = jax.tree.leaves(self.vlm.params)[0].devices().pop()
-        needed, there = config.cache_bytes.total, device_memory(device)
+        needed, there = lanes * config.cache_bytes.total, device_memory(device)
         if there is not None and needed > there:
+            window, streams = self.settings.window, f" in each of {lanes} streams" if lanes > 1 else ""
             raise ConfigError(
-                f"a window of {self.settings.window.vision:g} s of video and {self.settings.window.text:g} s of text needs a "
-                f"cache of {needed / 2**30:.1f} GiB: {device.device_kind} has {there / 2**30:.1f} GiB: expected a shorter one"
+                f"a window of {window.vision:g} s of video and {window.text:g} s of text{streams} needs a cache of "
+                f"{needed / 2**30:.1f} GiB: {device.device_kind} has {there / 2**30:.1f} GiB: expected a shorter one"
             )
 
     def opening(self) -> Tokens:

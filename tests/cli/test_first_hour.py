@@ -6,17 +6,21 @@ import re
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from svlm_jax.cli import bench, demo, eval_published, help_text
 from svlm_jax.cli import main as cli
-from svlm_jax.cli.stream_spec import warn_of_unknown_video
+from svlm_jax.cli.stream_spec import ModelSpec, SourceSpec, StreamSpec, warn_of_unknown_video
 from svlm_jax.eval.efficiency_figure import PART_COLOURS, draw
+from svlm_jax.host import progress
+from svlm_jax.streaming.settings import StreamSettings
 from svlm_jax.synthetic.match import write_match
 from svlm_jax.train.checkpoints import newest_step
 from tests import clips
+from tests.output.test_terminal import screen_of
 
 ALIVE = """
 import sys
@@ -52,6 +56,20 @@ def test_the_first_sign_of_life_comes_before_anything_heavy_is_imported(command)
     """So within a second: `import jax` alone takes longer."""
     done = subprocess.run([sys.executable, "-c", ALIVE, *command], capture_output=True, text=True, timeout=120, check=False)
     assert re.fullmatch(r"alive (starting|looking at this machine)\n", done.stdout), (done.stdout, done.stderr[-500:])
+
+
+def test_what_is_printed_does_not_stand_on_the_line_of_the_sign(monkeypatch):
+    screen = Screen()
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with progress.Stages("answering") as stages:
+        with stages.aside():
+            progress.prose().print("a flag")
+        between = screen.getvalue()
+    rows, after = (screen_of(text, 80, 24)[1] for text in (between, screen.getvalue()))
+    assert rows[0] == after[0] == "a flag"
+    assert rows[1].endswith("answering 0 s") and not "".join(after[1:])
 
 
 # ------------------------------------------------------------------------------------------------- lines that fit
@@ -123,6 +141,18 @@ def test_the_demo_says_how_svlm_is_called(tmp_path, monkeypatch):
     assert demo.command_name() == "svlm"
     monkeypatch.setattr("sys.argv", ["/usr/lib/python3/site-packages/svlm_jax/__main__.py"])
     assert demo.command_name() == "svlm"
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind", "told"),
+    [("cpu", "cpu", "cpu"), ("gpu", "NVIDIA H200", "gpu NVIDIA H200"), ("tpu", "TPU v5e", "tpu TPU v5e")],
+)
+def test_the_footer_names_the_device_once(platform, kind, told, monkeypatch):
+    monkeypatch.setattr("jax.devices", lambda: [SimpleNamespace(platform=platform, device_kind=kind)])
+    model, video = ModelSpec("m", None, "auto"), SourceSpec("0", None, None, "fast", None, {})
+    source = SimpleNamespace(info=SimpleNamespace(duration=None))
+    status = StreamSpec(model, video, StreamSettings(), {}, 0.0, None).status(source, "camera")
+    assert status.device == told and status.line.plain.endswith(f"  {told}")
 
 
 def test_bench_says_about_how_long_it_still_takes(monkeypatch):

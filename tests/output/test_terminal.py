@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from svlm_jax.errors import OutputError
-from svlm_jax.output import AnswerRecord, Status, Tally, Terminal, tally, terminal
+from svlm_jax.output import AnswerRecord, Board, Status, Tally, Terminal, tally, terminal
 from svlm_jax.output.typed_line import LineEditor
 from svlm_jax.streaming.caption import Timing
 from tests.output.sink_helpers import answer, caption
@@ -345,10 +345,43 @@ def test_the_summary_counts_what_happened(monkeypatch):
         now[0] += 0.5
     counted.answer(answer(3.0))
     assert counted.lines() == [
-        "11 chunks of video, 0:11 in all: 5 captions, 6 silent, 1 answer.",
-        "After the first caption, 10 s of video took 5.0 s: 2.0 times as fast as it plays.",
+        "11 chunks of video, 0:11 in all: 5 captions, 6 silent, 1 answer. "
         "2.0 s of video were dropped, because the model was slower than the stream.",
+        "After the first caption, 10 s of video took 5.0 s: 2.0 times as fast as it plays.",
         "Written: a.vtt, b.jsonl.",
     ]
     assert (counted.seconds, counted.wall) == (10.0, 5.0)
-    assert Tally().lines() == ["0 chunks of video, 0:00 in all: 0 captions, 0 silent.", "Nothing was dropped."]
+    assert Tally().lines() == ["0 chunks of video, 0:00 in all: 0 captions, 0 silent. Nothing was dropped."]
+
+
+def test_several_sources_have_a_row_each_and_their_names_before_their_captions():
+    statuses = {name: dataclasses.replace(STATUS, end=end) for name, end in (("hall", 60.0), ("camera-0", None), ("gate", 8.0))}
+    screen = console(80, 24)
+    with Terminal(STATUS, screen, board=Board(statuses)) as view:
+        view.write(caption(0.0, "a goal"), name="hall")
+        view.write(caption(0.0), name="gate")
+        view.write(caption(1.0), name="gate")
+        view.write(caption(0.0, "nobody there " * 8, lag=2.5, dropped=3.0), name="camera-0")
+        view.end("gate", "failed")
+        view._draw()
+        rows = screen_of(screen.file.getvalue(), 80, 24)[1]
+    assert rows[0] == "00:00:00 hall     a goal"
+    assert rows[1].startswith("00:00:00 camera-0 nobody there") and rows[2].startswith(" " * 18 + "there")
+    assert [re.sub(" +", " ", row) for row in rows if re.match("hall|camera|gate", row)] == [
+        "hall 0:01 of 1:00 2 %",
+        "camera-0 0:01 lag 2.5 s dropped 3.0 s",
+        "gate 0:02 of 0:08 25 % failed",
+    ]
+    assert all(len(row) <= 80 for row in rows)
+
+
+def test_a_board_of_many_sources_leaves_room_for_captions():
+    statuses = {f"camera-{i}": STATUS for i in range(40)}
+    screen = console(80, 24)
+    with Terminal(STATUS, screen, board=Board(statuses)) as view:
+        for i in range(40):
+            view.write(caption(0.0, f"word {i}"), name=f"camera-{i}")
+        view._draw()
+        rows = screen_of(screen.file.getvalue(), 80, 24)[1]
+    assert sum("word" in row for row in rows) >= 4
+    assert any(re.fullmatch(r"and \d+ more", row) for row in rows)
