@@ -3,8 +3,8 @@
 Before a second is read, in this order (V chunks of vision, T chunks of text in place, the current one included):
 
     1. reply of chunk i-T      its words join the previous text; opening, closing marker and closing go
-    2. V > T: label of i-T     goes with its reply, vision stays behind
-    3. V < T: vision of i-V    goes, label and closing stay behind
+    2. V > T: label of i-T     goes with its reply, its vision stays
+    3. V < T: vision of i-V    goes, its label and closing stay
     4. user turn of i-max(V,T) goes whole, a query included
     5. previous text           its middle goes: `sink` words stay in front, `tail - 1` at the end
     6. renumber                one stable sort by (part, old order); no K/V moves
@@ -131,9 +131,7 @@ def slots_by_role(window: WindowConfig, lengths: Lengths, chunk_seconds: float, 
     elif window.memory in ("full", "hard-reset"):
         words = lengths.previous
     elif duration is None:
-        raise ConfigError(
-            "a previous text that is never cut grows with the stream: expected its length (a duration in seconds)"
-        )
+        raise ConfigError("sink=none,tail=none keeps every word: expected the length of the stream (a duration in seconds)")
     else:
         words = lengths.previous + max(_chunks(duration, chunk_seconds) - t, 0) * lengths.reply
     slots = {
@@ -249,7 +247,7 @@ def _cut_length(
 def renumber(role: Int[Array, "C"], order: Int[Array, "C"]) -> Int[Array, "C"]:
     """Order without gaps, by (part, old order).
 
-    A moved word keeps its old order, which lies behind that of all older words, so it lands before PREV_CLOSE and after them.
+    A moved word keeps its old order, which is higher than that of all older words: it lands after them and before PREV_CLOSE.
     """
     live = order >= 0
     count = order.shape[0]

@@ -37,15 +37,41 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     options.add_model(model, default="embedded")
     options.add_running(model)
     options.add_window(parser.add_argument_group("cache"), cache=False)
-    options.add_size(model, default=None, help="frames that the model sees (default: as it was trained, else as of 720p)")
-    parser.add_argument("--seconds", type=number(int, least=2), default=256, metavar="N", help="of the long streams (256)")
-    parser.add_argument("--tokens", type=number(int, least=1), default=10, metavar="N", help="of every reply (10)")
+    options.add_size(model, default=None, help="frames that the model sees (default: as it was trained, else as for 720p)")
     parser.add_argument(
-        "--frames", type=numbers, default=(16, 64, 256, 512), metavar="N,N", help="behind which a first token is timed"
+        "--seconds",
+        type=number(int, least=2),
+        default=256,
+        metavar="N",
+        help="length of the long streams, in seconds of video (default: 256)",
     )
-    parser.add_argument("--rates", type=numbers, default=(2, 4, 8, 16), metavar="N,N", help="frames a second to try (2,4,8,16)")
-    parser.add_argument("--streams", type=numbers, default=(2, 4, 8), metavar="N,N", help="streams at once to try (2,4,8)")
-    parser.add_argument("--json", type=Path, default=Path("bench.json"), metavar="FILE", help="rows (bench.json)")
+    parser.add_argument(
+        "--tokens", type=number(int, least=1), default=10, metavar="N", help="tokens of every reply (default: 10)"
+    )
+    parser.add_argument(
+        "--frames",
+        type=numbers,
+        default=(16, 64, 256, 512),
+        metavar="N,N",
+        help="numbers of frames after which the time to a first token is measured (default: 16,64,256,512)",
+    )
+    parser.add_argument(
+        "--rates", type=numbers, default=(2, 4, 8, 16), metavar="N,N", help="frames per second to try (default: 2,4,8,16)"
+    )
+    parser.add_argument(
+        "--streams",
+        type=numbers,
+        default=(2, 4, 8),
+        metavar="N,N",
+        help="numbers of streams at the same time to try (default: 2,4,8)",
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=Path("bench.json"),
+        metavar="FILE",
+        help="file for the measurements, one a row (default: bench.json)",
+    )
     return parser
 
 

@@ -15,11 +15,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
         description="Convert a checkpoint. The destination must not exist; it appears only when it is complete.",
         epilog=EXAMPLES,
     )
-    parser.add_argument("source", metavar="SOURCE", help="a model: folder, hub id, embedded, qwen2.5-vl-7b, random:small, ...")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a model: a folder, a hub id, or a name such as embedded, qwen2.5-vl-7b or random:small",
+    )
     parser.add_argument("destination", metavar="DESTINATION", help="a folder that does not exist yet")
-    parser.add_argument("--to", choices=("orbax", "hf"), default="orbax", help="the format to write (orbax)")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="the number format to write (as it is)")
-    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    parser.add_argument("--to", choices=("orbax", "hf"), default="orbax", help="format to write (default: orbax)")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="number format to write (default: that of the source)")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id (default: its main branch)")
     return parser
 
 

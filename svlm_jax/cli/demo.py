@@ -21,7 +21,7 @@ be remembered. It is this command:
   {command}
 """
 AFTER = """\
-Against the truth: {verdict}.
+Compared with what really happened in the match: {verdict} (1.00 is perfect).
 
 With real weights: {svlm} watch YOUR_VIDEO --model mit-han-lab/StreamingVLM"""
 # Where svlm is not on the path, as after `make demo`, which installs it into .venv.
@@ -35,10 +35,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
         description="Draw a match, stream it through the embedded model by the same code that `svlm watch` uses, as fast as it "
         "goes, and judge what was said against the truth.",
     )
-    parser.add_argument("--output", default="demo-output", metavar="FOLDER", help="where everything goes (demo-output)")
-    parser.add_argument("--seconds", type=number(int, least=2), default=120, metavar="N", help="of the match (120)")
-    parser.add_argument("--seed", type=number(int, least=0), default=1, help="which match (1)")
-    parser.add_argument("--no-live", action="store_true", help="one plain line a caption instead of the live view")
+    parser.add_argument(
+        "--output", default="demo-output", metavar="FOLDER", help="folder for the video and the captions (default: demo-output)"
+    )
+    parser.add_argument(
+        "--seconds", type=number(int, least=2), default=120, metavar="SECONDS", help="length of the match (default: 120)"
+    )
+    parser.add_argument("--seed", type=number(int, least=0), default=1, help="which match to draw (default: 1)")
+    parser.add_argument("--no-live", action="store_true", help="print a plain line for each caption instead of the live view")
     return parser
 
 

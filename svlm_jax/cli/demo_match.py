@@ -28,11 +28,11 @@ def judge(captions: Path, seed: int) -> Report:
 
 
 def verdict(report: Report) -> str:
-    """Figures in words, such as: 41 events: 40 told rightly ..."""
-    parts = [f"{report.events} events, event F1 {_share(report.event_f1)}"]
-    parts.append(f"score lines with the true score {_share(report.score_accuracy)}")
-    parts.append(f"silences that were silent {_share(report.silence_precision)}")
-    return "; ".join(parts)
+    """Figures in words."""
+    parts = [f"{report.events} events were told with an F1 of {_share(report.event_f1)}"]
+    parts.append(f"the share of right scores is {_share(report.score_accuracy)}")
+    parts.append(f"and that of seconds without a word in which indeed nothing happened is {_share(report.silence_precision)}")
+    return ", ".join(parts)
 
 
 def _share(value: float | None) -> str:

@@ -20,8 +20,8 @@ examples:
   svlm doctor --model ./my-model --window vision=32 --size 1920x1080
   svlm doctor --model qwen2.5-vl-72b --device-memory 141 --json         on a device with 141 GiB, for scripts
 
-With --model the exit code says whether it fits: 0 yes, or not known; 1 no. What is computed is what `svlm watch` would take
-with the same options: its number format on that device, and the window, query and picture size that the model was trained with.
+With --model the exit code says whether the model fits: 0 for yes or not known, 1 for no. The answer is for what `svlm watch`
+would take with the same options: the same number format, window, query and picture size.
 
 {options.MODEL}
 
@@ -49,8 +49,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     device.add_argument(
         "--for", choices=CARDS, dest="card", metavar="CARD", help=f"instead of this machine: {', '.join(CARDS)}"
     )
-    device.add_argument("--device-memory", type=number(float, above=0), metavar="GIB", help="another GPU or TPU, with so much")
-    device.add_argument("--streams", type=number(int, least=1), default=1, metavar="N", help="streams at once (1)")
+    device.add_argument(
+        "--device-memory",
+        type=number(float, above=0),
+        metavar="GIB",
+        help="instead of this machine: a GPU or TPU with so much memory",
+    )
+    device.add_argument(
+        "--streams", type=number(int, least=1), default=1, metavar="N", help="streams at the same time (default: 1)"
+    )
     parser.add_argument("--json", action="store_true", help="the report as one JSON object")
     return parser
 

@@ -85,13 +85,13 @@ def _model_sections(model: Mapping[str, Any]) -> list[RenderableType]:
         "keys and values": gib(memory["cache_bytes"]),
         "rotated keys": gib(memory["rotated_keys_bytes"]),
         "work of a second (estimate)": gib(memory["working_bytes_estimate"]),
-        "all": gib(memory["total_bytes"]),
-        f"there is, on {model['device']}": gib(memory["device_bytes"]),
+        "total": gib(memory["total_bytes"]),
+        f"available on {model['device']}": gib(memory["device_bytes"]),
     }
     verdict = {True: ("fits", "bold green"), False: ("does not fit", "bold red"), None: ("device memory not known", "yellow")}
     words, style = verdict[memory["fits"]]
     return [
-        _pairs(f"Cache slots of {model['name']}", slots | {"all": f"{memory['slots']:,}"}),
+        _pairs(f"Cache slots of {model['name']}", slots | {"total": f"{memory['slots']:,}"}),
         _pairs(f"Memory of {model['name']}, {model['dtype']}", sizes),
         Text(f"\n{model['name']}: {words}", style=style),
     ]

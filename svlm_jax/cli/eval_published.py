@@ -32,30 +32,48 @@ NAMES = {
 }
 REASONS = 3  # why items were skipped: so many are told, the report has all
 DESCRIPTION = """\
-Measure a model on a published benchmark, whose files are read as they are. Nothing at or after the moment of a question is
-shown. Every row goes into a folder of its own, an answer a line, and a run that was stopped goes on where it stopped.
+Measure a model on a published benchmark, whose files are read as they were published. The model sees only what comes before
+the moment of a question. It is measured in several ways, called rows; each writes its answers and its report into a folder of
+its own, and a run that was stopped goes on where it stopped.
 
-  prefix    frames spread over all that may be seen, at once
-  last      the last few frames only
-  stream    second by second through the cache
-  chunked   commentary only: afresh with every window, with the text before it"""
+  prefix    the model sees frames spread evenly over the video so far, all at once
+  last      it sees the last few frames only
+  stream    it watches second by second, through the cache
+  chunked   commentary only: every window is a new conversation, which begins with the words said before"""
 EXAMPLES = """\
 examples:
   svlm eval ovo-bench --data ./ovo-bench --model Qwen/Qwen2.5-VL-7B-Instruct --limit 100
   svlm eval video-mme --data ./video-mme --model ./my-model --rows stream --shard 2/8      the second of eight hosts
   svlm eval livesports-cc --data ./livesports --model ./my-model --baseline gpt-4o.jsonl \\
-      --judge-url https://api.openai.com/v1 --judge gpt-4o-mini                            commentary beside another's
-  svlm eval rvs-ego --data ./rvs --judge-url http://localhost:8000/v1 --judge my-judge     judge answers that are there"""
+      --judge-url https://api.openai.com/v1 --judge gpt-4o-mini                            commentary compared with another's
+  svlm eval rvs-ego --data ./rvs --judge-url http://localhost:8000/v1 --judge my-judge     judge answers that a run has left"""
 
 
 def add(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str) -> argparse.ArgumentParser:
     parser = benchmarks.add_parser(name, help=NAMES[name], description=DESCRIPTION, epilog=EXAMPLES)
     parser.add_argument("--data", required=True, metavar="FOLDER", help="the benchmark's files and videos, as published")
-    parser.add_argument("--results", metavar="FOLDER", help="where a folder for every row goes (eval-results/NAME)")
-    parser.add_argument("--rows", type=lambda text: text.split(","), metavar="ROWS", help="prefix,last,stream or part of it")
-    parser.add_argument("--limit", type=number(int, least=1), metavar="N", help="the first N items only")
-    parser.add_argument("--answers", metavar="FOLDER", help="no model: score raw answers that the benchmark ships (ovo-bench)")
-    parser.add_argument("--shard", type=shard, default=(1, 1), metavar="K/N", help="this host's share of the videos")
+    parser.add_argument("--results", metavar="FOLDER", help="folder for the folders of the rows (default: eval-results/NAME)")
+    parser.add_argument(
+        "--rows",
+        type=lambda text: text.split(","),
+        metavar="ROWS",
+        help="which rows to measure: prefix,last,stream or some of these (default: all)",
+    )
+    parser.add_argument(
+        "--limit", type=number(int, least=1), metavar="N", help="take only the first N items of the benchmark (default: all)"
+    )
+    parser.add_argument(
+        "--answers",
+        metavar="FOLDER",
+        help="score the answers in this folder, which the benchmark ships (ovo-bench), and run no model",
+    )
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        default=(1, 1),
+        metavar="K/N",
+        help="take the K-th of N shares of the videos, so that several hosts share the work (default: 1/1)",
+    )
     _model(parser.add_argument_group("model"))
     _protocol(parser.add_argument_group("protocol"))
     _judge(parser.add_argument_group("judge"))
@@ -71,19 +89,40 @@ def _model(group: argparse._ArgumentGroup) -> None:
 
 
 def _protocol(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--fps", type=number(float, above=0), help="frames a second (as the benchmark: 2, or 0.5 for RVS)")
-    group.add_argument("--prefix-frames", type=number(int, least=2), metavar="N", help="of the one-shot prefix at most (64)")
-    group.add_argument("--last-frames", type=number(int, least=2), metavar="N", help="of the row `last` (4)")
-    group.add_argument("--last-fps", type=number(float, above=0), metavar="FPS", help="how close those are (1)")
-    group.add_argument("--max-new-tokens", type=number(int, least=1), metavar="N", help="of an answer (as the benchmark)")
+    group.add_argument(
+        "--fps",
+        type=number(float, above=0),
+        metavar="N",
+        help="frames per second that the model sees (default: the benchmark's, 2, or 0.5 for RVS)",
+    )
+    group.add_argument(
+        "--prefix-frames", type=number(int, least=2), metavar="N", help="most frames of the row prefix (default: 64)"
+    )
+    group.add_argument("--last-frames", type=number(int, least=2), metavar="N", help="frames of the row last (default: 4)")
+    group.add_argument(
+        "--last-fps", type=number(float, above=0), metavar="N", help="frames per second of the row last (default: 1)"
+    )
+    group.add_argument(
+        "--max-new-tokens", type=number(int, least=1), metavar="N", help="most tokens of an answer (default: the benchmark's)"
+    )
     options.add_pixels(group)
-    group.add_argument("--previous", choices=("truth", "own"), help="what chunked commentary hears of before: truth (default)")
+    group.add_argument(
+        "--previous",
+        choices=("truth", "own"),
+        help="words that a new window of the row chunked begins with: a human's, or the model's own (default: truth)",
+    )
 
 
 def _judge(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--judge", metavar="NAME", help="the language model that judges")
-    group.add_argument("--judge-url", metavar="URL", help="its OpenAI-compatible endpoint; the key is in OPENAI_API_KEY")
-    group.add_argument("--baseline", metavar="FILE", help="commentary to compare with: predictions in the published format")
+    group.add_argument("--judge", metavar="NAME", help="name of the language model that judges the answers")
+    group.add_argument(
+        "--judge-url",
+        metavar="URL",
+        help="address of that model's OpenAI-compatible API, whose key is read from OPENAI_API_KEY",
+    )
+    group.add_argument(
+        "--baseline", metavar="FILE", help="commentary to compare with, in the format in which predictions were published"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -106,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
         _show(console, score_answers(_run(arguments, benchmark, None), Path(arguments.answers)))
         return 0
     if arguments.model is None and judge is None:
-        raise ConfigError("neither --model nor --judge: expected a model to measure, or a judge for results that are there")
+        raise ConfigError("neither --model nor --judge: expected a model to measure, or a judge for the results of a run")
     items = _run(arguments, benchmark, None).items()  # what is wrong with files is said before a model is loaded
     if judge is not None and arguments.baseline:
         read_predictions(Path(arguments.baseline), items)

@@ -26,25 +26,25 @@ from svlm_jax.host.standard_streams import (
 from svlm_jax.host.xla_flags import set_gpu_flags
 
 DESCRIPTION = """\
-Streaming vision-language models: a video file, URL, webcam or RTSP stream goes in; once a second the model speaks;
-captions come out, for as long as the video runs, at constant memory and constant latency."""
+Streaming vision-language models: a model watches a video file, a URL, a webcam or an RTSP stream and says once a second what
+happens, for as long as the video runs. Memory and time for a second stay the same however long that is."""
 
 EXAMPLES = """\
 examples:
   svlm demo                                                     see it run, without any download
   svlm watch match.mp4 --model mit-han-lab/StreamingVLM         live captions of a file in the terminal
   svlm watch 0 --model ./my-model --vtt captions.vtt            the first webcam, captions also as WebVTT
-  svlm ask match.mp4 "Who scored?" --model ./my-model            a question about all of it, at any length
+  svlm ask match.mp4 "Who scored?" --model ./my-model            a question about a video of any length
   svlm doctor --model qwen2.5-vl-7b                             would that model fit on this machine?
   svlm eval match --minutes 20                                  how good is the embedded model?
-  svlm train configs/tiny.py loop.steps=100                     learn to stream
+  svlm train configs/tiny.py loop.steps=100                     train a tiny model
 
 exit codes:
   0    done
-  1    a defect of svlm itself; of `svlm doctor --model`: the model does not fit
-  2    something that you gave cannot work, and one sentence says what
-  42   training was told to stop, and has saved
-  130  stopped by Ctrl-C, 143 by SIGTERM; the files are complete"""
+  1    a defect of svlm itself; with `svlm doctor --model`, the model does not fit
+  2    something that you gave cannot work, and a sentence says what; with several sources, one of them failed
+  42   training was told to stop, and has saved what it had
+  130  stopped by Ctrl-C; the files are complete (143: by SIGTERM)"""
 
 
 class Parser(argparse.ArgumentParser):

@@ -20,11 +20,11 @@ examples:
   svlm serve --model ./my-model --snapshots ./streams          streams survive a restart of the server
   SVLM_API_KEY=... svlm serve --model ./my-model --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
 
-The page is at /, the API at /v1 (docs/serving.md): /v1/realtime (WebSocket, OpenAI's event names), /v1/streams,
-/v1/chat/completions, /v1/models; /metrics is for Prometheus. SIGTERM saves all streams and ends the server.
+The page is at /, the API at /v1 (docs/serving.md): /v1/realtime (WebSocket, with OpenAI's event names), /v1/streams,
+/v1/chat/completions and /v1/models. /metrics is for Prometheus. SIGTERM saves all streams and ends the server.
 
-A client may choose query, system prompt, sampling and a smaller window for its own stream; what is given here holds for
-clients that do not.
+A client can choose the query, the system prompt, the sampling and a smaller window of its stream. The options above are what it
+gets otherwise.
 
 {options.MODEL}
 
@@ -37,7 +37,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     parser = commands.add_parser(
         "serve",
         help="serve many live streams: a page, and an API",
-        description="Serve live streams on one device: captions every second, and answers, in a page and through an API.",
+        description="Caption many live streams on one device, and answer questions about them, in a page and through an API.",
         epilog=EXAMPLES,
     )
     model = parser.add_argument_group("model")
@@ -63,7 +63,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
 
 def _streams(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--streams", type=number(int, least=1), default=8, metavar="N", help="streams at once, at most (default: 8)"
+        "--streams", type=number(int, least=1), default=8, metavar="N", help="most streams at the same time (default: 8)"
     )
     group.add_argument(
         "--questions",
@@ -73,7 +73,7 @@ def _streams(group: argparse._ArgumentGroup) -> None:
         help="questions that are answered at the same time, each in a cache of its own (default: 2)",
     )
     group.add_argument(
-        "--answer-tokens", type=number(int, least=1), default=64, metavar="N", help="tokens of an answer (default: 64)"
+        "--answer-tokens", type=number(int, least=1), default=64, metavar="N", help="most tokens of an answer (default: 64)"
     )
     group.add_argument(
         "--snapshots", metavar="FOLDER", help="save streams in this folder, so that they go on when the server is started again"
@@ -105,12 +105,12 @@ def _network(group: argparse._ArgumentGroup) -> None:
         metavar="URL",
         help="address of a site whose pages may use this server; repeat it for more",
     )
-    group.add_argument("--tls-cert", metavar="FILE", help="certificate for https (or put a proxy in front)")
+    group.add_argument("--tls-cert", metavar="FILE", help="certificate, with which the server speaks https")
     group.add_argument("--tls-key", metavar="FILE", help="private key of that certificate")
     group.add_argument(
-        "--allow-private", action="store_true", help="let the server open sources in private networks, as cameras are"
+        "--allow-private", action="store_true", help="let clients name sources in private networks, where cameras usually are"
     )
-    group.add_argument("--media-root", metavar="FOLDER", help="let the server open files below this folder")
+    group.add_argument("--media-root", metavar="FOLDER", help="let clients name video files below this folder (default: none)")
 
 
 def run(arguments: argparse.Namespace) -> int:

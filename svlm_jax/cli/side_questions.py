@@ -27,8 +27,8 @@ def add_questions(group: argparse._ArgumentGroup) -> None:
         "--ask",
         action="append",
         metavar="QUESTION",
-        help='text, or a time and text ("00:42 Who scored first?"), asked beside the captions and about all that was seen; '
-        "repeat it for more; - takes each line that is typed into the live view",
+        help='a question, or a time and a question ("00:42 Who scored first?"), answered from all that was seen until then, '
+        "without touching the captions; repeat the option for more questions; - takes every line that you type as one",
     )
     options.add_memory(group, why="what --ask is answered from", default=BESIDE)
 

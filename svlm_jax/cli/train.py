@@ -12,24 +12,25 @@ examples:
   svlm train sft_stage1 partition.lora.rank=16                          with LoRA adapters (docs/training.md)
   svlm train my_config.py                                               a file of your own
 
-A run goes on behind its newest checkpoint. SIGTERM or Ctrl-C saves and ends it with exit code 42.
-Several processes: launch/."""
+A run that is started again goes on after its newest checkpoint. SIGTERM or Ctrl-C saves, and ends it with exit code 42.
+Training with several processes is explained in docs/training.md."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "train",
         help="train a model to stream, or export what was trained",
-        description="Train a streaming vision-language model as a configuration file says.",
+        description="Train a streaming vision-language model with the settings of a configuration file.",
         epilog=EXAMPLES,
     )
     parser.add_argument(
         "config",
         metavar="CONFIG",
-        help="Python file with get_config(), or the name of one in configs/: tiny, match, facts, sft_stage1, sft_stage2",
+        help="a Python file with a function get_config(), or the name of one of the package: tiny, match, facts, sft_stage1 or "
+        "sft_stage2",
     )
-    parser.add_argument("changes", nargs="*", metavar="name=value", help="fields to change, such as loop.steps=100")
-    parser.add_argument("--export", metavar="FOLDER", help="write the newest checkpoint as a Hugging Face folder, and leave")
+    parser.add_argument("changes", nargs="*", metavar="name=value", help="settings to change, such as loop.steps=100")
+    parser.add_argument("--export", metavar="FOLDER", help="do not train: write the newest checkpoint as a Hugging Face folder")
     # SIGTERM is for the run to hear.
     parser.set_defaults(signals=(signal.SIGINT,))
     return parser

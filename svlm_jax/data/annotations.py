@@ -198,7 +198,7 @@ class AnnotationFile:
 
     def _stale(self, why: str) -> DataError:
         index = getattr(self, "_index", self.path)
-        return DataError(f"the index {index} does not fit {self.path}: {why}; delete it or write it anew.")
+        return DataError(f"the index {index} does not fit {self.path}: {why}; delete it, or write it again.")
 
 
 def write_annotations(path: str | os.PathLike[str], annotations: Iterable[Annotation]) -> int:

@@ -64,7 +64,7 @@ class PipelineSettings:
         fitting = [bucket for bucket in self.buckets if bucket.holds(tokens, clips, size)]
         if not fitting:
             raise DataError(
-                f"it has {tokens} tokens and {clips} clips of {size[0]}x{size[1]} pixels, and there is no bucket for that."
+                f"it has {tokens} tokens and {clips} clips of {size[0]}x{size[1]} pixels, for which no shape of batch has room."
             )
         return min(fitting)
 
@@ -256,7 +256,9 @@ class _Plan:
         for (index, number), shape in zip(references, fitted, strict=True):
             if shape is not None and not bucket.holds(shape.tokens, shape.clips, size):
                 shape = None
-                self._broken.add(self._sets[index].name, number, DataError("no bucket holds it together with its batch."))
+                self._broken.add(
+                    self._sets[index].name, number, DataError("no shape of batch has room for it and the rest of its batch.")
+                )
             yield ((index, number if shape is not None else -1), bucket)
 
     def _common(self, needed: Sequence[Bucket], size: Size) -> Bucket:

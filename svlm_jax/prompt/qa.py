@@ -29,7 +29,7 @@ class Answer:
       at: stream time of the answer.
       read: (second, share of the layers that read something seen then), in order of time.
       choice: index of the chosen option and scores: probability of each, for multiple choice.
-      history: (question, answer) texts of the dialogue so far, this one included; what a follow-up question stands behind.
+      history: (question, answer) texts of the dialogue so far, this one included; a follow-up question begins with them.
       catch_up_ms: spent on reading frames that had not made up a clip yet. first_token_ms: from then to the first token's
         scores. total_ms: of the whole call.
     """
@@ -54,7 +54,7 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """What stands behind the video: its ids, which of them are the newest question, and that question's text.
+    """The text after the video: its ids, which of them are the newest question, and that question's text.
 
     history: the (question, answer) texts before it.
     """
@@ -94,11 +94,11 @@ class Dialogue:
         self.stop = tuple(sorted({im_end, *stop}))
 
     def prefix(self) -> list[int]:
-        """What stands before the video."""
+        """The text before the video."""
         return fill(self.encode, "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n", self.system) + self.marks[0]
 
     def turn(self, question: str, choices: Sequence[str] | None, follows: Answer | None) -> Turn:
-        """What stands behind it: earlier questions and answers, the question, and the opening of its answer.
+        """The text after the video: earlier questions and answers, the question, and the opening of its answer.
 
         Raises ConfigError for an empty question, and for choices that cannot be told apart by one letter.
         """

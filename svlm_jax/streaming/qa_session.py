@@ -371,7 +371,8 @@ class QASession:
         grids = (self._frames + len(chunk.frames)) / self._frames_a_grid
         if shape.prefix + grids * (shape.step or shape.cells) > most:
             raise StreamError(
-                f"original positions pass the model's {most} at {chunk.start:.0f} s: expected contiguous ones or less video"
+                f"positions=original needs more than the model's {most} positions at {chunk.start:.0f} s: expected "
+                f"positions=contiguous, or less video"
             )
 
 

@@ -67,7 +67,9 @@ class StreamSettings:
         if self.qa_token_budget < 0:
             raise ConfigError(f"qa_token_budget={self.qa_token_budget}: expected 0 or more tokens")
         if self.window.memory == "recompute" and self.window.positions == "native":
-            raise ConfigError("positions=native with memory=recompute: expected contiguous or text, since all is run anew")
+            raise ConfigError(
+                "positions=native with memory=recompute: expected contiguous or text, because the window is computed anew"
+            )
 
     @classmethod
     def from_generation_config(cls, generation: Mapping[str, Any]) -> "StreamSettings":

@@ -147,6 +147,6 @@ def _known(programs: dict[Shape, Any], batch: Batch) -> Any:
         tokens, frames = (" x ".join(map(str, part)) for part in shape)
         raise ConfigError(
             f"a batch of tokens {tokens} and frames {frames} is none of the {len(programs)} shapes that were compiled; "
-            "the data must keep to its buckets."
+            "expected a batch in one of these."
         )
     return programs[shape]

@@ -143,7 +143,7 @@ def _pump(
     if problem is not None:
         raise problem
     if not made:
-        raise SourceError(f"The video ends at {end:.1f} s; start={start:g} lies behind that.")
+        raise SourceError(f"The video ends at {end:.1f} s; start={start:g} is after that.")
 
 
 def _pixels(picked: list[Decoded], model_size: ModelSize) -> np.ndarray:

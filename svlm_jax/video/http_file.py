@@ -73,7 +73,7 @@ class HttpFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if not self._ranges or self.length is None:
-            raise OSError("this server sends no ranges")
+            raise OSError("this server cannot send a part of a file")
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.length}[whence]
         target = base + offset
         skipped = target - self._position

@@ -220,7 +220,7 @@ class VideoReader:
         if broken := getattr(self._file, "problem", None):
             return f"{self.name} cannot be read: {broken}."
         if start > 0 and self._passed:
-            return f"{self.name} ends before {start:g} s; start={start:g} lies behind that."
+            return f"{self.name} ends before {start:g} s; start={start:g} is after that."
         context = self._stream.codec_context
         within = "" if context.width * context.height else f" within {self._max_pixels} pixels (--max-input-pixels)"
         return f"{self.name} holds no video frame that can be decoded{within}."
@@ -244,7 +244,7 @@ class VideoReader:
         if start <= 0:
             return self._timeline.repair(self._demux())
         if self._promised() is not None and start >= self._declared_end():
-            raise SourceError(f"{self.name} ends at {self._declared_end():.1f} s; start={start:g} lies behind that.")
+            raise SourceError(f"{self.name} ends at {self._declared_end():.1f} s; start={start:g} is after that.")
         for margin in SEEK_MARGINS if self._may_seek(start) else ():
             self._container.seek(self._ticks(start - margin), stream=self._stream, backward=True)
             self._reset()

@@ -33,6 +33,13 @@ def test_there_and_back_says_the_same(tmp_path):
     assert texts[0] == texts[1] == texts[2]
 
 
+@pytest.mark.parametrize(("words", "layout"), [([], "an Orbax checkpoint"), (["--to", "hf"], "a Hugging Face checkpoint")])
+def test_what_was_written_is_said(words, layout, monkeypatch, capsys):
+    monkeypatch.setattr("svlm_jax.checkpoint.convert.convert", lambda *arguments, **options: None)
+    assert cli.main(["convert", "here", "there", *words]) == 0
+    assert capsys.readouterr().out == f"Written: there, {layout}. Use it with --model there\n"
+
+
 @pytest.mark.parametrize(("source", "to", "named"), [("nowhere", "fresh", "nowhere"), (str(MODEL), "taken", "taken")])
 def test_what_cannot_be_converted_is_named(source, to, named, tmp_path, capsys):
     (tmp_path / "taken").mkdir()

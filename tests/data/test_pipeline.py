@@ -109,7 +109,7 @@ def test_samples_that_fit_no_bucket_together_are_left_out():
     odd = Bucket(8, 1, (2, 2)), Bucket(4, 2, (2, 2))  # neither holds the other; 8 is even and needs 9 tokens
     with Pipeline([(Numbers(8), 1)], settings(window=2, buckets=odd, shuffle=False)) as pipeline:
         batches = [next(pipeline) for _ in range(2)]
-        assert all("no bucket" in sentence for sentence in pipeline.broken.sentences())
+        assert all("no shape of batch" in sentence for sentence in pipeline.broken.sentences())
     assert sorted(number for number in flat(map(rows, batches)) if number >= 0) == [0, 1, 2, 3, 4, 6]
     assert {batch.tokens.shape[1] for batch in batches} == {4, 8}
 
@@ -177,7 +177,7 @@ def test_broken_samples_are_counted_once_logged_and_weighted_zero(caplog):
     for sentence in (
         "sample 2 is left out: no such video",
         "sample 5 is left out: a broken line",
-        "there is no bucket for that",
+        "for which no shape of batch has room",
     ):
         assert sentence in caplog.text
     blank = next(batch for batch in batches if -1 in rows(batch))

@@ -464,5 +464,5 @@ def test_original_positions_end_where_the_model_does():
     memory = memory_policy(**{**SMALL, "budget": 120, "clip_frames": 40, "positions": "original"})
     slow = model().qa_session(memory=memory, fps=1 / 500)
     watch(slow, 0, 16)
-    with pytest.raises(StreamError, match="original positions pass the model's 32768 at 32 s"):
+    with pytest.raises(StreamError, match="positions=original needs more than the model's 32768 positions at 32 s"):
         watch(slow, 16, 17)

@@ -87,3 +87,14 @@ def test_a_chunk_is_split_between_frames(second, first):
     assert before.frames.reshape(-1).tolist() == list(range(first)) and len(after.frames) == 4 - first
     assert (before.start, before.end, after.start, after.end) == (4.0, 4.0 + first, 4.0 + first, 8.0)
     assert [len(part.frames) for part in split(split(whole, 4.0)[0], second)] == [0, 0]
+
+
+def test_a_question_that_is_typed_with_a_time_is_asked_then():
+    schedule, told = watched([], chunks=1)
+    assert schedule.add("0:06 Who?", 12.0) == 6.0 and told == []
+    assert schedule.add("Now?", 12.0) is None
+    schedule.feed(Chunk(np.arange(4, 8).reshape(4, 1, 1, 1), 4.0, 8.0))
+    assert [seen(answer) for answer in told] == [("Now?", 4.0, 4), ("Who?", 6.0, 6)]
+    for text, sentence in (("0:07 Late?", "0:07 has passed"), ("0:30 Never?", "the stream ends at 0:12, before 0:30")):
+        with pytest.raises(StreamError, match=sentence):
+            schedule.add(text, 12.0)

@@ -142,9 +142,9 @@ def test_what_is_no_source(spec: Any) -> None:
 
 
 def test_start_behind_the_end(tmp_path: Path) -> None:
-    assert "start=30 lies behind" in refusal(render(tmp_path / "clip.mp4", frames=48), start=30)
-    assert "start=30 lies behind" in refusal(render(tmp_path / "clip.h264", frames=48), start=30)
-    assert "start=30 lies behind" in refusal(((i / 24, picture(i)) for i in range(48)), start=30)
+    assert "start=30 is after" in refusal(render(tmp_path / "clip.mp4", frames=48), start=30)
+    assert "start=30 is after" in refusal(render(tmp_path / "clip.h264", frames=48), start=30)
+    assert "start=30 is after" in refusal(((i / 24, picture(i)) for i in range(48)), start=30)
 
 
 def pairs(*items: Any) -> Iterator[Any]:
