@@ -33,6 +33,16 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(found), f"{page.name} links to {target}"
 
 
+@pytest.mark.parametrize("document", ["README.md", "docs/decisions.md", "docs/memory.md", "docs/support.md"])
+def test_files_that_are_named_exist(document):
+    text = (ROOT / document).read_text()
+    named = re.findall(r"(?:`|\()((?:tests|benchmarks|docs|svlm_jax)/[\w./*-]+)", text)
+    assert document != "docs/support.md" or len(named) > 10
+    assert [path for path in named if not list(ROOT.glob(path))] == []
+    for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
+        assert f"def {test}(" in (ROOT / path).read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mkdocstrings") is None, reason="needs the extra docs")
 def test_the_site_is_built_without_a_warning(tmp_path):
