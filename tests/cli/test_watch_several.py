@@ -32,6 +32,7 @@ def said(path):
     return [(row["start"], row["text"], row["tokens"]) for row in map(json.loads, path.read_text().splitlines())]
 
 
+@pytest.mark.slow
 def test_each_source_gets_what_it_gets_alone(folder, tmp_path, capsys):
     sources = [folder / name for name in ("hall.mp4", "gate.mp4")]
     assert watch(*sources, "--jsonl", tmp_path / "logs", "--vtt", tmp_path / "logs") == 0
