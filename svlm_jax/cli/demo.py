@@ -21,7 +21,7 @@ be remembered. It is this command:
   {command}
 """
 AFTER = """\
-Compared with what really happened in the match: {verdict} (1.00 is perfect).
+Compared with what really happens in the match, where 1.00 is perfect: {verdict}.
 
 With real weights: {svlm} watch YOUR_VIDEO --model mit-han-lab/StreamingVLM"""
 # Where svlm is not on the path, as after `make demo`, which installs it into .venv.

@@ -28,11 +28,9 @@ def judge(captions: Path, seed: int) -> Report:
 
 
 def verdict(report: Report) -> str:
-    """Figures in words."""
-    parts = [f"{report.events} events were told with an F1 of {_share(report.event_f1)}"]
-    parts.append(f"the share of right scores is {_share(report.score_accuracy)}")
-    parts.append(f"and that of seconds without a word in which indeed nothing happened is {_share(report.silence_precision)}")
-    return ", ".join(parts)
+    """How well events, scores and silence were told, from 0 to 1 where that is known."""
+    events = f"events {_share(report.event_f1)} (F1 of {report.events} events)"
+    return f"{events}, scores {_share(report.score_accuracy)}, silence {_share(report.silence_precision)}"
 
 
 def _share(value: float | None) -> str:

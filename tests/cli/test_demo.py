@@ -36,7 +36,7 @@ def test_demo_goes_through_the_real_path(embedded, tmp_path, capsys):
     assert sorted(path.name for path in folder.iterdir() if path.suffix == ".mp4") == ["captioned.mp4", "match-3-18s.mp4"]
 
 
-@pytest.mark.parametrize(("seed", "f1", "words"), [(3, 1, "an F1 of 1.00"), (4, 0.5, "an F1 of 0.")])
+@pytest.mark.parametrize(("seed", "f1", "words"), [(3, 1, "events 1.00"), (4, 0.5, "events 0.")])
 def test_captions_are_judged_by_the_match_that_was_shown(seed, f1, words, tmp_path):
     file = tmp_path / "captions.jsonl"
     file.write_text("".join(json.dumps({"text": second.line}) + "\n" for second in Match(3).seconds(60)))
