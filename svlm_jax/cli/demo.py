@@ -13,13 +13,12 @@ from svlm_jax.cli.values import number
 if TYPE_CHECKING:
     from svlm_jax.host.progress import Stages
 
-BEFORE = """\
-A ball game is drawn from seed {seed}, red against blue. The model in this package, of 2.7 million parameters, has never seen
-it. Pictures go in, and once a second it says what happens; the score stands on a board only when a game begins, so it has to
-be remembered. It is this command:
-
-  {command}
-"""
+# A paragraph is one line: the terminal decides where it is broken.
+BEFORE = (
+    "A ball game is drawn from seed {seed}, red against blue. The model in this package, of 2.7 million parameters, has never "
+    "seen it. It watches, and says once a second what happens; the score stands on a board only when a game begins, so that it "
+    "has to be remembered. This is the command:\n\n  {command}\n"
+)
 AFTER = """\
 Compared with what really happens in the match, where 1.00 is perfect: {verdict}.
 

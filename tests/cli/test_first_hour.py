@@ -96,6 +96,11 @@ def test_help_breaks_paragraphs_and_moves_what_is_said_about_an_example(monkeypa
     assert lines[3:] == ["examples:", "  svlm watch match.mp4 --model mit-han-lab/StreamingVLM", "      a comment", "  short"]
 
 
+def test_the_paragraphs_of_the_demo_are_broken_by_the_terminal_only():
+    for text in (demo.BEFORE, demo.AFTER, demo.OFF_PATH):
+        assert all("\n" not in paragraph.strip("\n") for paragraph in text.split("\n\n"))
+
+
 class Screen(io.StringIO):
     def isatty(self):
         return True
