@@ -5,9 +5,15 @@ from typing import Any
 
 from svlm_jax.errors import CheckpointError
 from svlm_jax.host.checks import require
-from svlm_jax.models.config import TextConfig
+from svlm_jax.models.config import ModelConfig, TextConfig
 
 Raw = Mapping[str, Any]
+_TOKEN_IDS = {
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+}
 
 
 def text_fields(raw: Raw) -> Raw:
@@ -75,6 +81,9 @@ def write_text(text: TextConfig) -> dict[str, Any]:
 
 def token_ids(raw: Raw) -> dict[str, int]:
     """The ids of pads and marks in Qwen's files, whose defaults are those of its vocabulary."""
-    defaults = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652}
-    defaults["vision_end_token_id"] = 151653
-    return {name: int(raw.get(name, default)) for name, default in defaults.items()}
+    return {name: int(raw.get(name, default)) for name, default in _TOKEN_IDS.items()}
+
+
+def write_token_ids(cfg: ModelConfig) -> dict[str, int]:
+    """What `token_ids` reads."""
+    return {name: getattr(cfg, name) for name in _TOKEN_IDS}

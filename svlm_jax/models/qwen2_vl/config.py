@@ -7,7 +7,7 @@ from typing import Any, Literal
 from svlm_jax.errors import CheckpointError, ConfigError
 from svlm_jax.host.checks import require, require_positive, require_statistics
 from svlm_jax.models.config import ClipGrid, ModelConfig
-from svlm_jax.models.hf_fields import Raw, read_text, rope_fields, token_ids, write_text
+from svlm_jax.models.hf_fields import Raw, read_text, rope_fields, token_ids, write_text, write_token_ids
 
 # What CLIP's images were normalised with: the default of every processor of these families.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -163,10 +163,7 @@ def write_config(cfg: ModelConfig) -> dict[str, Any]:
     return {
         **write_text(cfg.text),
         "rope_scaling": {"mrope_section": list(cfg.text.mrope_section), "rope_type": "default", "type": "default"},
-        "image_token_id": cfg.image_token_id,
-        "video_token_id": cfg.video_token_id,
-        "vision_start_token_id": cfg.vision_start_token_id,
-        "vision_end_token_id": cfg.vision_end_token_id,
+        **write_token_ids(cfg),
         "vision_config": write_vision(cfg),
     }
 
@@ -174,16 +171,7 @@ def write_config(cfg: ModelConfig) -> dict[str, Any]:
 def write_vision(cfg: ModelConfig) -> dict[str, Any]:
     """The vision half of config.json; the two families name some of it differently."""
     vision = tower(cfg)
-    shared = {
-        "model_type": cfg.family,
-        "depth": vision.depth,
-        "num_heads": vision.num_heads,
-        "hidden_act": vision.hidden_act,
-        "in_channels": vision.in_channels,
-        "patch_size": vision.patch_size,
-        "temporal_patch_size": vision.temporal_patch_size,
-        "spatial_merge_size": vision.spatial_merge_size,
-    }
+    shared = vision_fields(cfg.family, vision)
     if cfg.family == "qwen2_vl":
         ratio = vision.intermediate_size / vision.hidden_size
         return {
@@ -204,16 +192,37 @@ def write_vision(cfg: ModelConfig) -> dict[str, Any]:
     }
 
 
+def vision_fields(family: str, vision: QwenVisionConfig) -> dict[str, Any]:
+    """What every Qwen tower's config.json names alike."""
+    return {
+        "model_type": family,
+        "depth": vision.depth,
+        "num_heads": vision.num_heads,
+        "hidden_act": vision.hidden_act,
+        "in_channels": vision.in_channels,
+        "patch_size": vision.patch_size,
+        "temporal_patch_size": vision.temporal_patch_size,
+        "spatial_merge_size": vision.spatial_merge_size,
+    }
+
+
 def preprocessor_fields(cfg: ModelConfig) -> dict[str, Any]:
     """preprocessor_config.json of an exported model."""
     vision = tower(cfg)
     return {
         "image_processor_type": "Qwen2VLImageProcessor",
+        "min_pixels": 4 * vision.cell**2,
+        "max_pixels": 16_384 * vision.cell**2,
+        **patch_fields(vision),
+    }
+
+
+def patch_fields(vision: QwenVisionConfig) -> dict[str, Any]:
+    """What every Qwen tower's preprocessor_config.json says about patches and their normalisation."""
+    return {
         "patch_size": vision.patch_size,
         "temporal_patch_size": vision.temporal_patch_size,
         "merge_size": vision.spatial_merge_size,
-        "min_pixels": 4 * vision.cell**2,
-        "max_pixels": 16_384 * vision.cell**2,
         "image_mean": list(vision.image_mean),
         "image_std": list(vision.image_std),
     }

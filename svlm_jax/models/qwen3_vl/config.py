@@ -7,8 +7,8 @@ from typing import Any
 from svlm_jax.errors import CheckpointError
 from svlm_jax.host.checks import require, require_positive
 from svlm_jax.models.config import ExpertsConfig, ModelConfig
-from svlm_jax.models.hf_fields import Raw, read_text, rope_fields, text_fields, token_ids, write_text
-from svlm_jax.models.qwen2_vl.config import QwenVisionConfig
+from svlm_jax.models.hf_fields import Raw, read_text, rope_fields, text_fields, token_ids, write_text, write_token_ids
+from svlm_jax.models.qwen2_vl.config import QwenVisionConfig, patch_fields, vision_fields
 
 MEAN = STD = (0.5, 0.5, 0.5)  # the published processors'
 MOE = "qwen3_vl_moe"
@@ -126,22 +126,12 @@ def write_config(cfg: ModelConfig) -> dict[str, Any]:
         }
     return {
         "text_config": fields,
-        "image_token_id": cfg.image_token_id,
-        "video_token_id": cfg.video_token_id,
-        "vision_start_token_id": cfg.vision_start_token_id,
-        "vision_end_token_id": cfg.vision_end_token_id,
+        **write_token_ids(cfg),
         "vision_config": {
-            "model_type": cfg.family,
-            "depth": vision.depth,
+            **vision_fields(cfg.family, vision),
             "hidden_size": vision.hidden_size,
             "intermediate_size": vision.intermediate_size,
-            "num_heads": vision.num_heads,
             "out_hidden_size": vision.out_hidden_size,
-            "hidden_act": vision.hidden_act,
-            "in_channels": vision.in_channels,
-            "patch_size": vision.patch_size,
-            "temporal_patch_size": vision.temporal_patch_size,
-            "spatial_merge_size": vision.spatial_merge_size,
             "num_position_embeddings": vision.num_position_embeddings,
             "deepstack_visual_indexes": list(vision.deepstack_visual_indexes),
         },
@@ -153,12 +143,8 @@ def preprocessor_fields(cfg: ModelConfig) -> dict[str, Any]:
     vision = tower(cfg)
     return {
         "image_processor_type": "Qwen2VLImageProcessorFast",
-        "patch_size": vision.patch_size,
-        "temporal_patch_size": vision.temporal_patch_size,
-        "merge_size": vision.spatial_merge_size,
         "size": {"shortest_edge": 64 * vision.cell**2, "longest_edge": 16_384 * vision.cell**2},
-        "image_mean": list(vision.image_mean),
-        "image_std": list(vision.image_std),
+        **patch_fields(vision),
     }
 
 
