@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 from svlm_jax.errors import ConfigError
 
-_LAYER = 536_870_912  # bytes; at least one layer of 7 B parameters in bfloat16, so that a layer is gathered in one piece
+# A layer's weights are gathered, and its gradients reduced, while the layer beside it is computed. Thresholds that combine all
+# of a layer's collectives into one leave nothing to hide them behind (docs/training.md has the figures).
 _COMMON = (
     "--xla_gpu_enable_latency_hiding_scheduler=true",
-    f"--xla_gpu_all_gather_combine_threshold_bytes={_LAYER}",
-    f"--xla_gpu_reduce_scatter_combine_threshold_bytes={_LAYER}",
-    "--xla_gpu_all_reduce_combine_threshold_bytes=1073741824",
+    "--xla_gpu_enable_pipelined_all_gather=true",
+    "--xla_gpu_enable_pipelined_reduce_scatter=true",
+    "--xla_gpu_enable_pipelined_all_reduce=true",
     "--xla_gpu_enable_while_loop_double_buffering=true",
     "--xla_gpu_enable_command_buffer=",
     "--xla_disable_hlo_passes=rematerialization",  # the training step says itself what is computed again

@@ -22,7 +22,7 @@ from svlm_jax.errors import ConfigError
 from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.family import ShardingRow
-from svlm_jax.models.flat_params import DOWN, UP
+from svlm_jax.models.flat_params import DOWN, TOWER, UP
 
 P: TypeAlias = jax.P
 
@@ -45,7 +45,7 @@ DECODER: tuple[ShardingRow, ...] = (
     (r"decoder\.layers\.mlp\.experts\.gate_up", ("layer", "expert", "embed", None)),
     (r"decoder\.layers\.mlp\.experts\.down", ("layer", "expert", None, "embed")),
 )
-# Logical axis -> mesh axis. The tower is small: cut over fsdp where it lies, whole where it is used.
+# Logical axis -> mesh axis. The tower is small: cut over fsdp where it lies if it is trained, whole where it is used.
 MESH_AXIS: Mapping[str | None, str | None] = {
     None: None,
     "layer": None,
@@ -137,6 +137,15 @@ def sharding(path: str, shape: Sequence[int], mesh: Mesh) -> NamedSharding:
 def shardings(params: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
     """`sharding` of every parameter of a run."""
     return {path: sharding(path, leaf.shape, mesh) for path, leaf in params.items()}
+
+
+def frozen_shardings(params: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
+    """Of parameters that are not trained: a tower lies whole on every device.
+
+    Cut, it would be gathered for every micro-batch before anything else could be computed, and take as much memory then.
+    """
+    whole = NamedSharding(mesh, P())
+    return {path: whole if path.startswith(TOWER) else where for path, where in shardings(params, mesh).items()}
 
 
 def check_model(config: ModelConfig, mesh: Mesh) -> None:

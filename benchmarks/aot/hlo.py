@@ -93,7 +93,7 @@ class Program:
         yield name
         for one in self.computations.get(name, {}).values():
             if one.op in ("call", "while", "conditional"):
-                for inner in _bodies(one):
+                for inner in bodies(one):
                     yield from self._reached(inner)
 
     def kernels(self, name: str | None = None) -> list[Kernel]:
@@ -104,7 +104,7 @@ class Program:
             if one.op in ("while", "call", "conditional"):
                 trips = re.search(r'known_trip_count":\{"n":"(\d+)"', one.rest)
                 times = int(trips.group(1)) if one.op == "while" and trips else 1
-                inner = [kernel for body in _bodies(one) for kernel in self.kernels(body)]
+                inner = [kernel for body in bodies(one) for kernel in self.kernels(body)]
                 found += [dataclasses.replace(kernel, times=kernel.times * times) for kernel in inner]
             elif one.op not in _FREE and not (one.op == "custom-call" and _target(one) in _FREE_CALLS):
                 found.append(Kernel(one.name, one.op, one.type, self._traffic(one, here), self._flops(one, here)))
@@ -197,7 +197,7 @@ def _parse(line: str) -> Instruction | None:
     return Instruction(name, kind, op, operands, rest, line.lstrip().startswith("ROOT"))
 
 
-def _bodies(one: Instruction) -> list[str]:
+def bodies(one: Instruction) -> list[str]:
     if one.op == "while":
         return [name for name in (one.called("body"),) if name]
     if one.op == "call":

@@ -47,15 +47,15 @@ def device(target: str):
 
 
 @functools.cache
-def devices(target: str):
-    """Four devices of that kind in one machine, as descriptions."""
+def devices(target: str, count: int = 4):
+    """Devices of that kind, connected as in one machine, as descriptions; of TPUs there are four."""
     assert target in TARGETS, target
     if target in TPUS:
         os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # do not ask the network what this machine is
         os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # there is no TPU that only one process could hold
         return topologies.get_topology_desc(platform="tpu", topology_name=TPUS[target]).devices
     description = (pathlib.Path(__file__).parent / "h200.txtpb").read_text()
-    return topologies.get_topology_desc(platform="cuda", target_config=description, topology="1x1x4").devices
+    return topologies.get_topology_desc(platform="cuda", target_config=description, topology=f"1x1x{count}").devices
 
 
 def on(target: str, shapes):

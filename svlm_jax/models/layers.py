@@ -11,6 +11,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from pallas_kernels import rms_norm as kernels
+from svlm_jax.models.adapted import Adapted
 from svlm_jax.models.quant import QuantArray
 
 
@@ -44,17 +45,25 @@ def quick_gelu(x: jax.Array) -> jax.Array:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-def _product(x: jax.Array, weight: jax.Array | QuantArray) -> jax.Array:
+def _product(x: jax.Array, weight: jax.Array | QuantArray | Adapted) -> jax.Array:
     """x (..., in) times a weight (in, out), in x's dtype, as a product of two matrices.
 
     XLA for CPUs takes twice the time for the gradients of one with more axes. Shardings are stated because axes are merged,
     and because devices that share the inputs of a weight add up their parts.
     """
+    return _wide_product(x, weight).astype(x.dtype)
+
+
+def _wide_product(x: jax.Array, weight: jax.Array | QuantArray | Adapted) -> jax.Array:
+    """`_product` before it is rounded: float32."""
+    if isinstance(weight, Adapted):
+        # Added before rounding: a change far smaller than the output's last bit would otherwise never be seen.
+        return _wide_product(x, weight.weight) + weight.scale * _wide_product(_product(x, weight.down), weight.up)
     if isinstance(weight, QuantArray):
         y = jnp.matmul(x, weight.values.astype(x.dtype), precision=precision(x.dtype), preferred_element_type=jnp.float32)
-        return (y * weight.scale).astype(x.dtype)
+        return y * weight.scale
     rows, width = jax.typeof(x).sharding.spec[:-1], jax.typeof(x).sharding.spec[-1]
-    inputs, outputs = jax.typeof(weight).sharding.spec
+    inputs, outputs = jax.typeof(weight).sharding.spec.partitions
     merge = x.ndim > 2 and all(axis is None for axis in rows[1:])
     if merge:
         merged = lax.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]), out_sharding=_stated(rows[0], width))
@@ -63,7 +72,7 @@ def _product(x: jax.Array, weight: jax.Array | QuantArray) -> jax.Array:
         merged, spec = x, _stated(*rows, outputs)
     # XLA for CPUs has a bfloat16 product only for float32 results: a third of the time of its detour over float32 inputs.
     options = {"precision": precision(weight.dtype), "preferred_element_type": jnp.float32}
-    y = jnp.matmul(merged, weight, out_sharding=None if inputs is None else spec, **options).astype(x.dtype)
+    y = jnp.matmul(merged, weight, out_sharding=None if inputs is None else spec, **options)
     return lax.reshape(y, (*x.shape[:-1], weight.shape[1]), out_sharding=_stated(*rows, outputs)) if merge else y
 
 

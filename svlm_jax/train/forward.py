@@ -3,7 +3,8 @@
     tokens, frames --[inputs]--> x --[scan over layers]--> x --[norm, head, cross-entropy]--> sums
                     a shard_map        Explicit sharding       a shard_map
 
-Inside the two shard_maps, and around attention, every device computes on samples of its own with the code of inference.
+Inside the two shard_maps, and around attention, every device computes on samples of its own with the code of inference; the
+embedding and the head stay where they lie (`vocabulary`).
 """
 
 import dataclasses
@@ -23,10 +24,12 @@ from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.flat_params import Flat
 from svlm_jax.models.layers import rms_norm
 from svlm_jax.models.vlm import place
-from svlm_jax.sharding import AXES, ROWS, P
+from svlm_jax.sharding import AXES, ROWS, P, spec
 from svlm_jax.train import lora
 from svlm_jax.train.loss import cross_entropy, learned_first
+from svlm_jax.train.vocabulary import Head, lookup
 
+EMBED, HEAD = "decoder.embed.weight", "decoder.head.weight"
 Remat = Literal["full", "attention", "none"]
 
 
@@ -67,12 +70,10 @@ def _inputs(config: ModelConfig, compute: Compute, weights: lora.Weights, traine
     """Embeddings (B, T, D) with vision in its places, and the cosines and sines (B, T, 1, H / 2)."""
     tower = {path: weights.used(path) for path in weights.flat if path.startswith(flat_params.TOWER)}
     learns = any(path.startswith(flat_params.TOWER) for path in trained)
-    # In float32: what many tokens add to one word's gradient would be lost in bfloat16.
-    table = jax.reshard(weights.flat["decoder.embed.weight"], P())
     text = config.text
 
     def local(table: jax.Array, tower: Flat, batch: Any) -> tuple[Any, ...]:
-        x = table[batch.tokens].astype(compute.dtype)
+        x = lookup(table, batch.tokens, compute.dtype)
         if batch.frames.shape[1]:
             clips = batch.frames.reshape(-1, *batch.frames.shape[2:])
             seen = _see(config, compute, tower, clips, learns)
@@ -81,8 +82,9 @@ def _inputs(config: ModelConfig, compute: Compute, weights: lora.Weights, traine
         angles = rope.mrope_angles(batch.positions, head_dim=text.head_dim, theta=text.rope_theta, axes=text.rope_axes)
         return x, rope.cos_sin(angles[:, :, None])
 
-    run = jax.shard_map(local, in_specs=(P(), P(), P(ROWS)), out_specs=P(ROWS), check_vma=False)
-    return run(table, tower, batch)
+    # The table in float32: what many tokens add to one word's gradient would be lost in bfloat16.
+    run = jax.shard_map(local, in_specs=(spec(EMBED), P(), P(ROWS)), out_specs=P(ROWS), check_vma=False)
+    return run(weights.flat[EMBED], tower, batch)
 
 
 def _see(config: ModelConfig, compute: Compute, tower: Flat, clips: jax.Array, learns: bool) -> jax.Array:
@@ -127,16 +129,13 @@ def _layers(
 
 def _loss(config: ModelConfig, compute: Compute, weights: lora.Weights, hidden: jax.Array, batch: Any) -> Float[Array, "3"]:
     tied = config.text.tie_word_embeddings
-    name = "decoder.embed.weight" if tied else "decoder.head.weight"
-    head = jax.reshard(weights.flat[name].astype(compute.dtype), P())
-    shares = jax.typeof(hidden).sharding.mesh.shape["tensor"]
+    name = EMBED if tied else HEAD
 
-    def local(hidden: jax.Array, head: jax.Array, labels: jax.Array, weight: jax.Array) -> Float[Array, "1 3"]:
-        # Devices along tensor hold the same tokens: each takes its share of the learned ones.
-        share = lax.axis_index("tensor"), shares
-        rows, targets, weighs = learned_first(hidden, labels, weight, share=share)
-        sums = cross_entropy(rows, head.T if tied else head, targets, weighs, compute.loss_rows)
-        return jnp.stack([sums[0], jnp.sum(weighs), sums[1]])[None]
+    def local(hidden: jax.Array, part: jax.Array, labels: jax.Array, weight: jax.Array) -> Float[Array, "1 3"]:
+        rows, targets, weighs = learned_first(hidden, labels, weight)
+        sums = cross_entropy(rows, Head.of(part.T if tied else part), targets, weighs, compute.loss_rows)
+        count = jnp.where(lax.axis_index("tensor") == 0, jnp.sum(weighs), 0)
+        return jnp.stack([sums[0], count, sums[1]])[None]
 
-    run = jax.shard_map(local, in_specs=(P(ROWS), P(), P(ROWS), P(ROWS)), out_specs=P(AXES), check_vma=False)
-    return jnp.sum(run(hidden, head, batch.labels, batch.weight), 0)
+    run = jax.shard_map(local, in_specs=(P(ROWS), spec(name), P(ROWS), P(ROWS)), out_specs=P(AXES), check_vma=False)
+    return jnp.sum(run(hidden, weights.flat[name].astype(compute.dtype), batch.labels, batch.weight), 0)

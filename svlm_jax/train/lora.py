@@ -1,14 +1,16 @@
-"""Weights as they are used: gathered, in the compute dtype, and with their low-rank adapters added (LoRA, Hu et al. 2021)."""
+"""Weights as they are used: gathered, in the compute dtype, and with low-rank adapters beside them (LoRA, Hu et al. 2021)."""
 
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from svlm_jax import sharding
 from svlm_jax.errors import ConfigError
+from svlm_jax.models.adapted import Adapted
 from svlm_jax.models.flat_params import DOWN, TOWER, UP, Flat
 
 
@@ -17,7 +19,7 @@ class LoraConfig:
     """Adapters of rank `rank` on the decoder weights that `targets` names; 0 for none, so that all weights are trained.
 
     Queries, keys and values are one weight and have one adapter (`attn.qkv`), and so have gate and up (`mlp.gate_up`).
-    The adapted weight is weight + alpha / rank · down · up; `up` begins as zeros.
+    A product is x · weight + alpha / rank · (x · down) · up; `up` begins as zeros.
     """
 
     rank: int = 0
@@ -49,19 +51,27 @@ class Weights:
         """Paths of weights, without those of adapters."""
         return (path for path in self.flat if not path.endswith((DOWN, UP)))
 
-    def used(self, path: str, *, of_layer: bool = False) -> jax.Array:
-        """The weight in the compute dtype, gathered over fsdp: the cast comes first, so that half as much is moved."""
+    def used(self, path: str, *, of_layer: bool = False) -> Any:
+        """The weight in the compute dtype, gathered over fsdp: the cast comes first, so that half as much is moved.
+
+        An adapter stands beside its weight, never in it: added to a bfloat16 weight, small changes would be rounded away, and
+        the frozen weight would get a gradient of its own size (`Adapted`, else an array).
+        """
         cut = sharding.spec(path)
         if path.startswith(TOWER):
             cut = sharding.P()
         whole = sharding.gathered(sharding.P(*cut[1:]) if of_layer else cut)
-        weight = jax.reshard(self.flat[path].astype(self.dtype), whole)
+        weight = self._moved(path, whole)
         if path + DOWN not in self.flat:
             return weight
-        down = jax.reshard(self.flat[path + DOWN].astype(self.dtype), sharding.P(whole[0], None))
-        up = jax.reshard(self.flat[path + UP].astype(self.dtype), sharding.P(None, whole[1]))
-        change = jnp.matmul(down, up, preferred_element_type=jnp.float32) * self.scale
-        return (weight.astype(jnp.float32) + change).astype(self.dtype)
+        down, up = self._moved(path + DOWN, sharding.P(whole[0], None)), self._moved(path + UP, sharding.P(None, whole[1]))
+        return Adapted(weight, down, up, self.scale)
+
+    def _moved(self, path: str, whole: jax.P) -> jax.Array:
+        """A parameter, cut like that. A matrix is `reduced`, which makes one reduce-scatter of its gradient's way back."""
+        if len(whole) == 2 and not path.startswith(TOWER):
+            whole = sharding.P(*whole, reduced=frozenset(sharding.ROWS))
+        return jax.reshard(self.flat[path].astype(self.dtype), whole)
 
 
 def adapters(config: LoraConfig, paths: Iterable[str]) -> list[str]:

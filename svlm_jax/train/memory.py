@@ -36,14 +36,18 @@ class Usage:
 
 def report(step: Step, shapes: Iterable[Batch]) -> list[Usage]:
     """Compiles the step for each shape of global batch."""
-    gradients = _bytes(step.trained)
-    state = _bytes(step.state) + _bytes(step.frozen) + gradients
     found = []
     for batch in shapes:
         memory = step.compile(batch).memory_analysis()
-        inputs = memory.argument_size_in_bytes - _bytes(step.trained) - _bytes(step.frozen) - gradients
-        found.append(Usage(batch.tokens.shape, state, inputs, memory.temp_size_in_bytes))
+        # Weights, and the gradients that are added up: as many again of what is trained.
+        inputs = memory.argument_size_in_bytes - 2 * _bytes(step.trained) - _bytes(step.frozen)
+        found.append(Usage(batch.tokens.shape, state_bytes(step), inputs, memory.temp_size_in_bytes))
     return found
+
+
+def state_bytes(step: Step) -> int:
+    """Of each device: master weights, optimizer state, frozen weights and the gradients that are added up."""
+    return _bytes(step.state) + _bytes(step.frozen) + _bytes(step.trained)
 
 
 def _bytes(tree: Any) -> int:

@@ -14,7 +14,7 @@ from svlm_jax.errors import ConfigError
 from svlm_jax.models import flat_params, functional
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.flat_params import DOWN, UP, Flat
-from svlm_jax.sharding import P, shardings
+from svlm_jax.sharding import P, frozen_shardings, shardings
 from svlm_jax.train.lora import LoraConfig, adapters
 
 
@@ -59,7 +59,9 @@ def abstract_weights(config: ModelConfig, partition: Partition, mesh: Mesh, froz
     trained, frozen = partition.split(abstract_flat(config))
     if partition.lora.rank:
         trained = _adapter_shapes(partition.lora, frozen)
-    return _sharded(trained, mesh, jnp.float32), _sharded(frozen, mesh, frozen_dtype)
+    return _placed(trained, shardings(trained, mesh), jnp.float32), _placed(
+        frozen, frozen_shardings(frozen, mesh), frozen_dtype
+    )
 
 
 def abstract_state(trained: Flat, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
@@ -104,7 +106,11 @@ def init_state(
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract.opt_state)
     opt_state = jax.jit(optimizer.init, out_shardings=where)(trained)
     step = jax.device_put(jnp.int32(0), NamedSharding(mesh, P()))
-    return TrainState(trained, opt_state, step), {path: leaf.astype(frozen_dtype) for path, leaf in frozen.items()}
+
+    def cast(frozen: Flat) -> Flat:
+        return {path: leaf.astype(frozen_dtype) for path, leaf in frozen.items()}
+
+    return TrainState(trained, opt_state, step), jax.jit(cast, out_shardings=frozen_shardings(frozen, mesh))(frozen)
 
 
 def merged(trained: Flat, frozen: Flat, lora: LoraConfig) -> Flat:
@@ -139,8 +145,7 @@ def _adapter_shapes(lora: LoraConfig, frozen: Flat) -> Flat:
     return shapes
 
 
-def _sharded(flat: Flat, mesh: Mesh, dtype: DTypeLike) -> Flat:
-    where = shardings(flat, mesh)
+def _placed(flat: Flat, where: dict[str, NamedSharding], dtype: DTypeLike) -> Flat:
     return {path: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=where[path]) for path, leaf in flat.items()}
 
 
