@@ -6,7 +6,7 @@ FROM python:3.12-slim
 
 RUN useradd --create-home --uid 1000 svlm && mkdir /models /snapshots && chown svlm /models /snapshots
 WORKDIR /opt/svlm
-COPY pyproject.toml requirements.txt README.md LICENSE NOTICE ./
+COPY pyproject.toml setup.py requirements.txt README.md LICENSE NOTICE ./
 COPY svlm_jax svlm_jax
 COPY pallas_kernels pallas_kernels
 COPY configs configs

@@ -7,8 +7,10 @@ For each number of streams a server of its own is started, as a user starts it (
     first_word_*_ms, caption_*_ms   from sending a second's last picture to its first word, and to the end of its caption
     slowest_tokens_per_s            of the stream that decodes slowest, while it decodes
     question_first_token_ms         from a question to the first word of its answer
+    refused                         cameras for which the server measured too little room
     deadline_misses, dropped        captions behind the next second's pictures; seconds that were never looked at
     recompilations, device_bytes_growth, rss_growth     from the end of the first tenth to the end
+    server_cpu, cameras_cpu         processors that the server and the cameras keep busy, in the same time
 
 Times are taken in the cameras' processes, so they hold the network, the JPEG decoder and the scheduler.
 """
@@ -54,17 +56,34 @@ def pictures(seed: int, seconds: int) -> list[bytes]:
     return shown
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def camera(port: int, shown: Sequence[bytes], offset: int, seconds: int, ask: bool, start_at: float) -> dict[str, Any]:
     """One camera: sends pictures at their times, and notes when words come back."""
     from websockets.asyncio.client import connect
 
     sent: dict[int, float] = {}
-    found: dict[str, Any] = {"first": [], "caption": [], "speed": [], "question": [], "misses": 0, "dropped": 0, "chunks": 0}
+    found: dict[str, Any] = {
+        "first": [],
+        "caption": [],
+        "speed": [],
+        "question": [],
+        "misses": 0,
+        "dropped": 0,
+        "chunks": 0,
+        "refused": 0,
+    }
     begun: dict[str, tuple[int, float]] = {}
     asked: float | None = None
 
     async with connect(f"ws://127.0.0.1:{port}/v1/realtime", max_size=None) as link:
-        await link.recv()
+        if json.loads(await link.recv())["type"] == "error":
+            return found | {"refused": 1}
 
         async def listen() -> None:
             nonlocal asked
@@ -127,13 +146,22 @@ def cameras(port: int, first: int, count: int, seconds: int, start_at: float, re
     results.put(asyncio.run(run()))
 
 
-def measure(model: str, streams: int, seconds: int, arguments: Sequence[str]) -> dict[str, Any]:
-    """One row: a server of its own, and cameras for it."""
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+def start(model: str, streams: int, port: int, arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """A server, as a user starts it."""
     command = [sys.executable, "-m", "svlm_jax", "serve", "--model", model, "--streams", str(streams), "--port", str(port)]
-    server = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL)
+    return subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL)
+
+
+def measure(model: str, streams: int, seconds: int, arguments: Sequence[str]) -> dict[str, Any]:
+    """One row: a server of its own, and cameras for it."""
+    port = free_port()
+    server = start(model, streams, port, arguments)
     try:
         wait_ready(server, port)
         results: Any = multiprocessing.get_context("spawn").Queue()
@@ -145,6 +173,13 @@ def measure(model: str, streams: int, seconds: int, arguments: Sequence[str]) ->
             worker.start()
         time.sleep(max(start_at + seconds / 10 - time.monotonic(), 0))
         early, rss_early = scrape(port), rss(server.pid)
+        begun, busy = time.monotonic(), [cpu_seconds(server.pid), sum(cpu_seconds(worker.pid or 0) for worker in workers)]
+        time.sleep(max(start_at + seconds - time.monotonic(), 0))
+        busy = [
+            cpu_seconds(server.pid) - busy[0],
+            sum(cpu_seconds(worker.pid or 0) for worker in workers) - busy[1],
+        ]
+        busy = [round(seconds_busy / (time.monotonic() - begun), 3) for seconds_busy in busy]
         found: list[dict[str, Any]] = []
         peak = rss_early
         while len(found) < streams:
@@ -158,7 +193,8 @@ def measure(model: str, streams: int, seconds: int, arguments: Sequence[str]) ->
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(60)
-    return row(streams, seconds, found, early, late) | {"rss_growth": rss_late - rss_early, "rss_peak": peak}
+    memory = {"rss_growth": rss_late - rss_early, "rss_peak": peak}
+    return row(streams, seconds, found, early, late) | memory | {"server_cpu": busy[0], "cameras_cpu": busy[1]}
 
 
 def row(
@@ -173,6 +209,7 @@ def row(
     return {
         "streams": streams,
         "seconds": seconds,
+        "refused": sum(each["refused"] for each in found),
         "captions": sum(each["chunks"] for each in found),
         **percentiles("first_word", "first"),
         **percentiles("caption", "caption"),

@@ -10,6 +10,7 @@ from svlm_jax.cli.values import number
 from svlm_jax.errors import ConfigError
 
 if TYPE_CHECKING:
+    from svlm_jax.host.progress import Stages
     from svlm_jax.serving.hub import Hub
     from svlm_jax.streaming.vlm import StreamingVLM
 
@@ -124,18 +125,9 @@ def run(arguments: argparse.Namespace) -> int:
             from svlm_jax.serving.app import create_app
         except ImportError as error:
             raise ConfigError(f"{error.name} is not installed: expected pip install 'svlm-jax[serve]'") from None
-        from svlm_jax.cli.stream_spec import ModelSpec
-        from svlm_jax.host.compile_cache import keep_compiled
-        from svlm_jax.host.malloc import limit_arenas
-
-        access = _access(arguments)
         if bool(arguments.tls_cert) != bool(arguments.tls_key):
             raise ConfigError("--tls-cert and --tls-key belong together: expected both or none")
-        limit_arenas()
-        keep_compiled(arguments.compile_cache)
-        vlm = ModelSpec.of(arguments).load(stages)
-        stages.enter("compiling")
-        hub = build_hub(arguments, vlm, access, stages.move)
+        hub = load_hub(arguments, stages)
     scheme = "https" if arguments.tls_cert else "http"
     config = uvicorn.Config(
         create_app(hub),
@@ -150,10 +142,27 @@ def run(arguments: argparse.Namespace) -> int:
     )
     with config.bind_socket() as listener:
         host, port = listener.getsockname()[:2]
-        told = f"{arguments.model}: up to {arguments.streams} streams at {scheme}://{host}:{port}/  (Ctrl-C ends it)"
+        carried = hub.scheduler.capacity
+        told = f"{arguments.model}: up to {carried} streams at {scheme}://{host}:{port}/  (Ctrl-C ends it)"
+        if carried < arguments.streams:
+            told += f"; this device is too slow for the {arguments.streams} of --streams"
         prose(stderr=True).print(told, markup=False)
         uvicorn.Server(config).run(sockets=[listener])
     return 0
+
+
+def load_hub(arguments: argparse.Namespace, stages: "Stages") -> "Hub":
+    """A server's streams, with the model loaded and everything compiled."""
+    from svlm_jax.cli.stream_spec import ModelSpec
+    from svlm_jax.host.compile_cache import keep_compiled
+    from svlm_jax.host.malloc import limit_arenas
+
+    access = _access(arguments)
+    limit_arenas()
+    keep_compiled(arguments.compile_cache)
+    vlm = ModelSpec.of(arguments).load(stages)
+    stages.enter("compiling")
+    return build_hub(arguments, vlm, access, stages.move)
 
 
 def _access(arguments: argparse.Namespace) -> Any:

@@ -1,7 +1,8 @@
 """Answering from a memory, as pure functions: nothing of the stream is written, so a question leaves no trace.
 
     reading = read(params, memory, question, ...)   the question, and the scores of the answer's first token
-    tokens, count = reply(params, reading, ...)     the answer
+    answer = first_token(reading, ...)              the answer, in slices of a few tokens
+    answer, more = extend(params, reading, answer, ...)
 
 A question attends, layer by layer, to what that layer reads of the memory: its best pages for `vsb+par`, else everything.
 The question's own keys and values live in a small cache beside it, and the two attentions are merged by their log-sum-exps:
@@ -23,7 +24,8 @@ from pallas_kernels.cache_attention.api import merge
 from svlm_jax.cache import kv, pages
 from svlm_jax.cache import memory_state as mem
 from svlm_jax.cache.memory_state import MemoryState
-from svlm_jax.engine.generate import generate
+from svlm_jax.engine import generate
+from svlm_jax.engine.generate import Reply
 from svlm_jax.engine.remember import MemoryLayer, QAConfig, layer_of
 from svlm_jax.engine.sampling import SamplingLimits
 from svlm_jax.models import functional, rope
@@ -109,10 +111,46 @@ def read(params: Params, memory: MemoryState, question: Question, *, config: QAC
     return dataclasses.replace(reading, logits=module.logits(last))
 
 
-def reply(
-    params: Params, reading: QuestionState, key: UInt32[Array, "B 2"], limits: SamplingLimits, *, config: QAConfig
-) -> tuple[Int[Array, "B max_new"], Int[Array, "B"]]:
-    """The answer: sampled ids, valid up to a count. key: PRNG key data; limits: how tokens are chosen."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AnswerState:
+    """An answer under way: the question's own cache, which grows with it, and what has been said.
+
+    Attributes:
+      keys, values, order: as in `QuestionState`. said: the tokens so far; the newest has no keys and values yet.
+    """
+
+    keys: tuple[Array, ...]
+    values: tuple[Array, ...]
+    order: Int[Array, "B own"]
+    said: Reply
+
+
+def first_token(reading: QuestionState, key: UInt32[Array, "B 2"], limits: SamplingLimits, *, config: QAConfig) -> AnswerState:
+    """The answer's first token. key: PRNG key data; limits: how tokens are chosen."""
+    streams, vocab = reading.logits.shape
+    said = generate.begin(
+        reading.logits,
+        penalized_ids=jnp.zeros((streams, vocab), bool),  # the answer's own: what was asked may be said again
+        key=key,
+        active=jnp.ones(streams, bool),
+        limits=limits,
+        bounds=config.sampling,
+    )
+    return AnswerState(reading.keys, reading.values, reading.order, said)
+
+
+def extend(
+    params: Params,
+    reading: QuestionState,
+    answer: AnswerState,
+    key: UInt32[Array, "B 2"],
+    limits: SamplingLimits,
+    tokens: Int[Array, ""] | int,
+    *,
+    config: QAConfig,
+) -> tuple[AnswerState, Bool[Array, "B"]]:
+    """Up to `tokens` more of an answer, and whether it goes on behind them."""
     module = functional.bind(config.model, params)
 
     # The reads are constants of the loop: only the question's own cache is carried.
@@ -134,19 +172,27 @@ def reply(
         )
         return (now.keys, now.values, order), module.logits(hidden[:, 0])
 
-    streams, vocab = reading.logits.shape
-    _, said = generate(
+    active = jnp.ones(len(reading.length), bool)
+    carry, said = generate.extend(
         run_token,
-        (reading.keys, reading.values, reading.order),
-        reading.logits,
-        penalized_ids=jnp.zeros((streams, vocab), bool),  # the answer's own: what was asked may be said again
+        (answer.keys, answer.values, answer.order),
+        answer.said,
         key=key,
-        active=jnp.ones(streams, bool),
-        limits=limits,
+        active=active,
+        limits=limits.within(answer.said.count + tokens),
         bounds=config.sampling,
         stop=config.stop,
     )
-    return said.token, said.count
+    return AnswerState(*carry, said), generate.speaking(said, active, limits, config.stop)
+
+
+def reply(
+    params: Params, reading: QuestionState, key: UInt32[Array, "B 2"], limits: SamplingLimits, *, config: QAConfig
+) -> tuple[Int[Array, "B max_new"], Int[Array, "B"]]:
+    """The whole answer: sampled ids, valid up to a count."""
+    answer = first_token(reading, key, limits, config=config)
+    answer, _ = extend(params, reading, answer, key, limits, config.sampling.max_new_tokens, config=config)
+    return answer.said.token, answer.said.count
 
 
 # ----------------------------------------------------------------------------------------------- attention

@@ -27,8 +27,9 @@ from svlm_jax.cache import positions, ring, window
 from svlm_jax.cache.kv import KVStore
 from svlm_jax.cache.ring import RingShape, Role, Slots, Tokens
 from svlm_jax.cache.sizes import CacheBytes, cache_bytes
-from svlm_jax.engine.generate import generate
-from svlm_jax.engine.sampling import SamplingBounds, fold_in
+from svlm_jax.engine import generate
+from svlm_jax.engine.generate import Reply
+from svlm_jax.engine.sampling import SamplingBounds, SamplingLimits, fold_in
 from svlm_jax.engine.state import StreamState
 from svlm_jax.models import functional
 from svlm_jax.models.config import ModelConfig
@@ -88,16 +89,41 @@ class StepOutput:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A second before its new tokens are run: nothing has been written to the pool.
+
+    Attributes:
+      rows: the lanes that run, without what is evicted, their metadata one row each. rotated: their kept keys (B, K, C, H) of
+        each layer, turned to the positions now in force.
+      new: the tokens to be run (B, T). x: their embeddings (B, T, D); deepstack: see `VisionFeatures`.
+      slot: where they go (B, T). position: of each (B, 3, T).
+      decode_slot, end, left, active: as in `Prefilled`, where `end` is called `position`.
+    """
+
+    rows: StreamState
+    rotated: tuple[Array, ...]
+    new: Tokens
+    x: Float[Array, "B T D"]
+    deepstack: tuple[Array, ...]
+    slot: Int[Array, "B T"]
+    position: Float[Array, "B 3 T"]
+    decode_slot: Int[Array, "B extra"]
+    end: Float[Array, "B"]
+    left: Int[Array, "B"]
+    active: Bool[Array, "B"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Prefilled:
     """A second between prefill and reply. `rows` are the lanes that run, their metadata one row each.
 
     Attributes:
-      before: the rows as they were before the second. rows: as they are now. store: keys and values of the whole pool.
+      rows: as they are now. store: keys and values of the whole pool.
       decode_slot: where decoded tokens go (B, extra). position: of the first decoded token (B,).
       logits: of the first decoded token (B, V). left: see `StepOutput`. active: see `step`.
     """
 
-    before: StreamState
     rows: StreamState
     store: KVStore
     decode_slot: Int[Array, "B extra"]
@@ -241,7 +267,7 @@ def _line_up(state: StreamState, turn: Tokens, active: Bool[Array, ""], config: 
     return slots, dataclasses.replace(new, valid=new.valid & active)
 
 
-def prefill(
+def prepare(
     params: Params,
     pool: StreamState,
     turn: Tokens,
@@ -250,8 +276,8 @@ def prefill(
     lanes: Lanes = None,
     *,
     config: StepConfig,
-) -> Prefilled:
-    """Evicts, renumbers, and runs the new turn (B, T) with the clip embeddings, up to the logits of the reply's first token."""
+) -> Prepared:
+    """Evicts, renumbers, rotates the kept keys, and embeds the new turn (B, T) with its clip."""
     module, before = functional.bind(config.model, params), pool.rows(lanes)
     encoded, frames = clip
     slots, new = jax.vmap(functools.partial(_line_up, config=config))(before, turn, active)
@@ -269,12 +295,35 @@ def prefill(
     x, is_patch = module.embed(new.token), (new.role == Role.PATCH)[..., None]
     x = jnp.where(is_patch, patch.tokens.astype(x.dtype), x)
     deepstack = tuple(jnp.where(is_patch, added, 0) for added in patch.deepstack)
+    left = jnp.where(active, left, 0)
+    return Prepared(rows, store.rotated, new, x, deepstack, slot, position, decode_slot, end, left, active)
 
-    slots, store, hidden = _run(module, config, slots, store, new, x, slot, position, deepstack)
+
+def read(params: Params, pool: StreamState, prepared: Prepared, lanes: Lanes = None, *, config: StepConfig) -> Prefilled:
+    """Runs the new tokens, up to the logits of the reply's first token."""
+    module, new, rows = functional.bind(config.model, params), prepared.new, prepared.rows
+    store = KVStore(pool.keys, pool.values, prepared.rotated, lanes)
+    slots, store, hidden = _run(
+        module, config, rows.slots, store, new, prepared.x, prepared.slot, prepared.position, prepared.deepstack
+    )
     last = new.valid.shape[1] - 1 - jnp.argmax(new.valid[:, ::-1], axis=1)
     logits = module.logits(jnp.take_along_axis(hidden, last[:, None, None], 1)[:, 0])
     rows = dataclasses.replace(rows, slots=slots)
-    return Prefilled(before, rows, store, decode_slot, end, logits, jnp.where(active, left, 0), active)
+    return Prefilled(rows, store, prepared.decode_slot, prepared.end, logits, prepared.left, prepared.active)
+
+
+def prefill(
+    params: Params,
+    pool: StreamState,
+    turn: Tokens,
+    clip: tuple[VisionFeatures, Array | None],
+    active: Bool[Array, "B"],
+    lanes: Lanes = None,
+    *,
+    config: StepConfig,
+) -> Prefilled:
+    """Evicts, renumbers, and runs the new turn (B, T) with the clip embeddings, up to the logits of the reply's first token."""
+    return read(params, pool, prepare(params, pool, turn, clip, active, lanes, config=config), lanes, config=config)
 
 
 def retained_ids(slots: Slots, vocab: int) -> Bool[Array, "V"]:
@@ -301,10 +350,24 @@ def _append_words(
     return jax.vmap(ring.append)(prefilled.rows.slots, slot, words, position)
 
 
-def reply(
-    params: Params, pool: StreamState, prefilled: Prefilled, lanes: Lanes = None, *, config: StepConfig
-) -> tuple[StreamState, StepOutput]:
-    """Decodes the replies and closes the second. The last token of each gets its K/V in the next second."""
+def first_token(prefilled: Prefilled, *, config: StepConfig) -> Reply:
+    """The replies with their first tokens, which the prefill's logits give."""
+    rows = prefilled.rows
+    return generate.begin(
+        prefilled.logits,
+        penalized_ids=jax.vmap(lambda s: retained_ids(s, config.model.text.vocab_size))(rows.slots),
+        key=fold_in(rows.key, rows.chunk_index),
+        active=prefilled.active,
+        limits=rows.sampling,
+        bounds=config.sampling,
+        keep_logits=config.keep_logits,
+    )
+
+
+def decode(
+    params: Params, prefilled: Prefilled, said: Reply, limits: SamplingLimits, *, config: StepConfig
+) -> tuple[Prefilled, Reply]:
+    """Goes on with the replies of the active rows to their ends, or to the caps of `limits`."""
     module, rows, active = functional.bind(config.model, params), prefilled.rows, prefilled.active
     streams, extra = prefilled.decode_slot.shape
     # The slots' metadata is not part of the loop: its tokens have their places beforehand, and nothing sees a later place.
@@ -322,18 +385,25 @@ def reply(
         assert written is not None  # a store goes in, so one comes out
         return written, module.logits(hidden[:, 0])
 
-    store, said = generate(
+    store, said = generate.extend(
         run_token,
         prefilled.store,
-        prefilled.logits,
-        penalized_ids=jax.vmap(lambda s: retained_ids(s, config.model.text.vocab_size))(rows.slots),
+        said,
         key=fold_in(rows.key, rows.chunk_index),
         active=active,
-        limits=rows.sampling,
+        limits=limits,
         bounds=config.sampling,
         stop=config.turns.stop,
-        keep_logits=config.keep_logits,
     )
+    return dataclasses.replace(prefilled, store=store), said
+
+
+def close(
+    pool: StreamState, prefilled: Prefilled, said: Reply, lanes: Lanes = None, *, config: StepConfig
+) -> tuple[StreamState, StepOutput]:
+    """The pool as it stands when the replies end with what has been said so far. The last token gets its K/V next second."""
+    rows = prefilled.rows
+    extra = prefilled.decode_slot.shape[1]
     run = jnp.arange(extra) < said.count[:, None] - 1
     slots, _ = _append_words(prefilled, said.token[:, :extra], run, config)
     after = dataclasses.replace(
@@ -343,11 +413,20 @@ def reply(
         chunk_index=rows.chunk_index + 1,
         native_next=prefilled.position + said.count - 1,
     )
-    kept = after.where(active, prefilled.before)
+    kept = after.where(prefilled.active, pool.rows(lanes))
     live = kept.slots.order >= 0
     usage = (live[:, None] & (kept.slots.role[:, None] == jnp.arange(len(Role))[:, None])).sum(-1, dtype=jnp.int32)
     out = StepOutput(token=said.token, count=said.count, left=prefilled.left, usage=usage, logits=said.logits)
-    return pool.with_rows(kept, store, lanes), out
+    return pool.with_rows(kept, prefilled.store, lanes), out
+
+
+def reply(
+    params: Params, pool: StreamState, prefilled: Prefilled, lanes: Lanes = None, *, config: StepConfig
+) -> tuple[StreamState, StepOutput]:
+    """Decodes the replies and closes the second."""
+    said = first_token(prefilled, config=config)
+    prefilled, said = decode(params, prefilled, said, prefilled.rows.sampling, config=config)
+    return close(pool, prefilled, said, lanes, config=config)
 
 
 def second(

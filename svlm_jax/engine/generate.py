@@ -42,9 +42,7 @@ class Reply:
         return jnp.take_along_axis(self.token, jnp.maximum(self.count - 1, 0)[:, None], axis=1)[:, 0]
 
 
-def generate(
-    run_token: RunToken[Carry],
-    carry: Carry,
+def begin(
     logits: Float[Array, "B V"],
     *,
     penalized_ids: Bool[Array, "B V"],
@@ -52,43 +50,66 @@ def generate(
     active: Bool[Array, "B"],
     limits: SamplingLimits,
     bounds: SamplingBounds,
-    stop: tuple[int, ...],
     keep_logits: bool = False,
-) -> tuple[Carry, Reply]:
-    """Replies of the active lanes, each up to a stop id or its own cap.
+) -> Reply:
+    """The first token of each active lane's reply, picked from `logits`; it has not been run. An idle lane has a count of 0.
 
     Args:
-      run_token: runs one token a lane. It writes nothing for lanes that it is not told to run.
-      carry: what `run_token` changes: the cache and its metadata.
-      logits: of the first token. key: PRNG key data; token n is drawn by `fold_in(key, n)`.
-    Returns (carry, reply); an idle lane has a count of 0.
+      penalized_ids: what counts as said before. key: PRNG key data; token n is drawn by `fold_in(key, n)`.
+      active: the lanes that reply. limits: how tokens are chosen, within `bounds`.
     """
-    lanes, most = jnp.arange(len(logits)), bounds.max_new_tokens
-
-    def picked(reply: Reply, logits: Array, on: Array) -> Reply:
-        chosen = pick(logits, reply.penalized_ids, fold_in(key, reply.count), limits, bounds)
-        at = jnp.where(on, reply.count, most)
-        kept = reply.logits.at[lanes, at].set(logits, mode="drop") if keep_logits else reply.logits
-        token = reply.token.at[lanes, at].set(chosen, mode="drop")
-        return dataclasses.replace(reply, token=token, count=reply.count + on, logits=kept)
-
-    def speaking(reply: Reply) -> Array:
-        stopped = jnp.isin(reply.last, jnp.asarray(stop, jnp.int32))
-        return active & (reply.count < limits.max_new_tokens) & ~stopped
-
-    def one_token(carried: tuple[Carry, Reply]) -> tuple[Carry, Reply]:
-        carry, reply = carried
-        on, last = speaking(reply), reply.last
-        carry, logits = run_token(carry, last[:, None], reply.count - 1, on)
-        said = reply.penalized_ids.at[lanes, last].set(True)
-        return carry, picked(dataclasses.replace(reply, penalized_ids=said), logits, on)
-
-    steps, vocab = most if keep_logits else 0, logits.shape[1]
+    most, vocab = bounds.max_new_tokens, logits.shape[1]
     nothing = Reply(
         token=jnp.zeros((len(logits), most), jnp.int32),
         count=jnp.zeros(len(logits), jnp.int32),
         penalized_ids=penalized_ids,
-        logits=jnp.zeros((len(logits), steps, vocab), jnp.float32),
+        logits=jnp.zeros((len(logits), most if keep_logits else 0, vocab), jnp.float32),
     )
-    first = picked(nothing, logits, active)
-    return jax.lax.while_loop(lambda carried: speaking(carried[1]).any(), one_token, (carry, first))
+    return _picked(nothing, logits, active, key, limits, bounds)
+
+
+def _picked(
+    reply: Reply, logits: Array, on: Array, key: UInt32[Array, "B 2"], limits: SamplingLimits, bounds: SamplingBounds
+) -> Reply:
+    """The reply with one more token of the lanes that are `on`."""
+    lanes = jnp.arange(len(logits))
+    chosen = pick(logits, reply.penalized_ids, fold_in(key, reply.count), limits, bounds)
+    at = jnp.where(on, reply.count, bounds.max_new_tokens)
+    kept = reply.logits.at[lanes, at].set(logits, mode="drop") if reply.logits.shape[1] else reply.logits
+    token = reply.token.at[lanes, at].set(chosen, mode="drop")
+    return dataclasses.replace(reply, token=token, count=reply.count + on, logits=kept)
+
+
+def speaking(reply: Reply, active: Bool[Array, "B"], limits: SamplingLimits, stop: tuple[int, ...]) -> Bool[Array, "B"]:
+    """Which lanes have more to say: no stop id yet, and their cap not reached."""
+    stopped = jnp.isin(reply.last, jnp.asarray(stop, jnp.int32))
+    return active & (reply.count < limits.max_new_tokens) & ~stopped
+
+
+def extend(
+    run_token: RunToken[Carry],
+    carry: Carry,
+    reply: Reply,
+    *,
+    key: UInt32[Array, "B 2"],
+    active: Bool[Array, "B"],
+    limits: SamplingLimits,
+    bounds: SamplingBounds,
+    stop: tuple[int, ...],
+) -> tuple[Carry, Reply]:
+    """Goes on with replies until all have said a stop id or reached their cap.
+
+    Args:
+      run_token: runs one token a lane. It writes nothing for lanes that it is not told to run.
+      carry: what `run_token` changes: the cache and its metadata.
+      the others: as in `begin`; smaller caps of `limits` end a slice of the replies, which another call goes on with.
+    """
+
+    def one_token(carried: tuple[Carry, Reply]) -> tuple[Carry, Reply]:
+        carry, reply = carried
+        on, last = speaking(reply, active, limits, stop), reply.last
+        carry, logits = run_token(carry, last[:, None], reply.count - 1, on)
+        said = reply.penalized_ids.at[jnp.arange(len(last)), last].set(True)
+        return carry, _picked(dataclasses.replace(reply, penalized_ids=said), logits, on, key, limits, bounds)
+
+    return jax.lax.while_loop(lambda carried: speaking(carried[1], active, limits, stop).any(), one_token, (carry, reply))

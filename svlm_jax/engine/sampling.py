@@ -123,6 +123,10 @@ class SamplingLimits:
     repetition_penalty: Float[Array, "B"]
     max_new_tokens: Int[Array, "B"]
 
+    def within(self, count: Int[Array, "B"]) -> "SamplingLimits":
+        """The same with replies of at most `count` tokens: a slice of a reply ends there."""
+        return dataclasses.replace(self, max_new_tokens=jnp.minimum(self.max_new_tokens, count))
+
 
 def key_of(seed: int) -> UInt32[Array, "2"]:
     """The PRNG key data of a seed."""

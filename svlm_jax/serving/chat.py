@@ -11,7 +11,7 @@ import json
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -22,6 +22,7 @@ from svlm_jax.errors import RequestError, SvlmError
 from svlm_jax.prompt.qa import Answer
 from svlm_jax.serving.hub import Hub
 from svlm_jax.serving.images import decode_data_url
+from svlm_jax.serving.replies import SLICE
 from svlm_jax.streaming.qa_session import QASession
 
 LONGEST_VIDEO = 3_600.0  # s of a video in one request
@@ -83,8 +84,8 @@ class Conversation:
         hub.limits.text("question", self.question, hub.limits.question_chars)
         self.cap = hub.scheduler.answer_cap(request.max_completion_tokens or request.max_tokens)
 
-    async def answer(self) -> Answer:
-        """The whole answer."""
+    async def answer(self, tell: Callable[[str], None] = lambda words: None) -> Answer:
+        """The whole answer. tell: is given the words so far, again and again, on this thread."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Answer] = loop.create_future()
 
@@ -99,20 +100,32 @@ class Conversation:
 
             loop.call_soon_threadsafe(now)
 
-        self.hub.scheduler.submit(self._work, settle)
+        def post(words: str) -> None:
+            loop.call_soon_threadsafe(tell, words)
+
+        self.hub.scheduler.submit(lambda vlm: self._work(vlm, post), settle)
         return await done
 
     async def events(self) -> AsyncIterator[str]:
         """The answer as server-sent events in the shape of OpenAI's chunks."""
         yield self._event(self.body("chat.completion.chunk", delta={"role": "assistant", "content": ""}))
+        words: asyncio.Queue[str | None] = asyncio.Queue()
+        answering = asyncio.create_task(self.answer(words.put_nowait))
+        answering.add_done_callback(lambda _: words.put_nowait(None))
+        said = ""
         try:
-            answer = await self.answer()
+            while (so_far := await words.get()) is not None:
+                if len(so_far) > len(said):
+                    yield self._event(self.body("chat.completion.chunk", delta={"content": so_far[len(said) :]}))
+                    said = so_far
+            answer = await answering
         except SvlmError as error:
             code = error.code if isinstance(error, RequestError) else "failed"
             told = {"message": str(error), "type": "invalid_request_error", "code": code, "param": None}
             yield self._event({"error": told})
             return
-        yield self._event(self.body("chat.completion.chunk", delta={"content": answer.text}))
+        if rest := answer.text[len(said) :]:
+            yield self._event(self.body("chat.completion.chunk", delta={"content": rest}))
         yield self._event(self.body("chat.completion.chunk", delta={}, finish="stop", answer=answer))
         yield "data: [DONE]\n\n"
 
@@ -128,7 +141,7 @@ class Conversation:
             body["svlm"] = {"seconds": list(answer.seconds)}
         return body
 
-    def _work(self, vlm: Any) -> Iterator[Answer | None]:
+    def _work(self, vlm: Any, tell: Callable[[str], None]) -> Iterator[Answer | None]:
         """Yields None between two pieces of work, and the answer last. Runs on the scheduler's thread."""
         session: QASession = vlm.qa_session(max_new_tokens=self.cap, **({} if self.system is None else {"system": self.system}))
         for part in self.shown:
@@ -136,7 +149,12 @@ class Conversation:
         follows = None
         for asked, said in self.history:
             follows = past(asked, said, () if follows is None else follows.history)
-        yield session.ask(self.question, follows=follows)
+        for told in session.answer(self.question, follows=follows, slice_tokens=SLICE):
+            if isinstance(told, str):
+                tell(told)
+                yield None
+            else:
+                yield told
 
     def _show(self, session: QASession, part: Part) -> Iterator[None]:
         if part.image_url is not None:

@@ -5,6 +5,7 @@ a second for 1, 2, 4, … rows, the same with room for a question, and the small
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from pallas_kernels.dispatch import Implementation
+from svlm_jax.cache.ring import Tokens
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.engine import lanes as engine
 from svlm_jax.engine.sampling import Sampling, SamplingBounds
@@ -19,8 +21,8 @@ from svlm_jax.errors import ConfigError, RequestError, StreamError, SvlmError
 from svlm_jax.models.resize_rule import ResizeRule
 from svlm_jax.serving.frames import FrameAssembler
 from svlm_jax.serving.stream import StreamOptions
-from svlm_jax.streaming.caption import Timing
-from svlm_jax.streaming.pool import LanePool
+from svlm_jax.streaming.caption import Caption, Timing
+from svlm_jax.streaming.pool import LanePool, RunningReplies
 from svlm_jax.streaming.session import Session
 from svlm_jax.streaming.settings import StreamSettings
 from svlm_jax.streaming.vlm import StreamingVLM
@@ -28,6 +30,9 @@ from svlm_jax.video.chunk import Chunk
 from svlm_jax.video.source import frames_per_chunk
 
 MOST_ROWS = 64  # of one program
+HEADROOM = 0.9  # share of the time that streams may take: the rest is for questions, snapshots and bad luck
+LATE = 99_999.0  # s; turns that are not later, and have no query, are run without the padding for those
+NEWEST = 0.1  # weight of the newest tick in what is known of its size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +85,19 @@ class Job:
 
 @dataclasses.dataclass
 class Batch:
-    """Replies of the rows of one program: ids, captions, and what went wrong with a row alone."""
+    """Replies of the rows of one program, as far as they are decoded.
+
+    Attributes:
+      tokens: of each row so far. captions: of the rows that are finished. errors: what is wrong with a row alone.
+      replies: on the device; None when every row is wrong. began: by `time.perf_counter`.
+    """
 
     jobs: Sequence[Job]
     tokens: list[tuple[int, ...]]
-    captions: list[Any]
+    captions: list[Caption | None]
     errors: list[SvlmError | None]
+    replies: RunningReplies | None
+    began: float
 
 
 class Executor:
@@ -96,7 +108,7 @@ class Executor:
         self.lanes, self.spare = settings.lanes, settings.spare
         self.chunk_seconds = settings.chunk_seconds
         self._count = frames_per_chunk(settings.fps, settings.chunk_seconds, vlm.config.vision.grid_frames)
-        self.ladder = tuple(1 << i for i in range((min(settings.lanes, MOST_ROWS) - 1).bit_length() + 1))
+        self.ladder = rungs(min(settings.lanes, MOST_ROWS))
         widest = StreamOptions(system="", query=None, window=settings.window, sampling=settings.sampling)
         config = self._session(widest, None).capacity(
             self._blank(),
@@ -105,6 +117,8 @@ class Executor:
         )
         config = dataclasses.replace(config, sampling=self._bounds())
         self.pool = LanePool(config, settings.lanes + settings.spare, clip_shape=self._blank().shape)
+        self._short = self._session(widest, None).turn_length(self._blank(), LATE)
+        self.seconds_by_rows: dict[int, float] = {}  # that a tick takes, by the rows of its program
         self._sessions: dict[int, Session] = {}
         self._forks: set[int] = set()  # lanes of questions
 
@@ -119,6 +133,20 @@ class Executor:
     def streams(self) -> int:
         """Lanes that hold a stream."""
         return len(self._sessions) - len(self._forks)
+
+    @property
+    def capacity(self) -> int:
+        """Streams that the device has been measured to carry in real time, at most as many as there are lanes."""
+        if not self.seconds_by_rows:
+            return self.lanes
+        best = max(rows / seconds for rows, seconds in self.seconds_by_rows.items())
+        return min(max(int(HEADROOM * self.chunk_seconds * best), 1), self.lanes)
+
+    def took(self, count: int, seconds: float) -> None:
+        """Takes down how long a tick of so many streams took."""
+        rows = next(rows for rows in self.ladder if rows >= count)
+        known = self.seconds_by_rows.get(rows, seconds)
+        self.seconds_by_rows[rows] = known + NEWEST * (seconds - known)
 
     def open(self, options: StreamOptions) -> int:
         """A lane with a fresh stream. RequestError when all are taken, or when the options do not fit the lanes."""
@@ -181,35 +209,81 @@ class Executor:
 
     # ------------------------------------------------------------------------------------------- seconds
 
-    def run(self, jobs: Sequence[Job]) -> Batch:
-        """Runs the chunks of several lanes as one program. What is wrong with one lane's chunk leaves the others alone."""
-        batch = Batch(jobs, [()] * len(jobs), [None] * len(jobs), [None] * len(jobs))
+    def run(self, jobs: Sequence[Job], *, trim: bool = True) -> Batch:
+        """Runs the chunks of several lanes to their ends, as one program."""
+        batch = self.begin(jobs, trim=trim)
+        while self.speaking(batch):
+            self.extend(batch, self.pool.config.sampling.max_new_tokens)
+        for row in range(len(jobs)):
+            self.finish(batch, row)
+        return batch
+
+    def begin(self, jobs: Sequence[Job], *, trim: bool = True) -> Batch:
+        """Reads the chunks of several lanes, up to the first token of each reply, as one program.
+
+        What is wrong with one lane's chunk leaves the others alone. trim: without padding that no turn among them needs.
+        """
+        batch = Batch(jobs, [()] * len(jobs), [None] * len(jobs), [None] * len(jobs), None, time.perf_counter())
         turns = {}
-        for i, job in enumerate(jobs):
+        for row, job in enumerate(jobs):
             try:
                 turns[job.lane] = self._turn(job)
             except SvlmError as error:
-                batch.errors[i] = error
-        if not turns:
-            return batch
-        outputs, times = self.pool.step(self.vlm.params, turns)
-        for i, job in enumerate(jobs):
-            if job.lane in turns:
-                try:
-                    timing = Timing(job.chunk.read_ms, *times)
-                    batch.captions[i] = self._sessions[job.lane].finish(job.chunk, outputs[job.lane], timing)
-                    batch.tokens[i] = batch.captions[i].tokens
-                except SvlmError as error:
-                    batch.errors[i] = error
+                batch.errors[row] = error
+        if turns:
+            asked = any(job.question is not None for job in jobs)  # those have a length of their own
+            if trim and not asked and all(turn.valid.sum() <= self._short for turn, _ in turns.values()):
+                turns = {lane: (trimmed(turn, self._short), frames) for lane, (turn, frames) in turns.items()}
+            batch.replies = self.pool.begin(self.vlm.params, turns)
+            self._read(batch)
         return batch
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """The words of a reply so far."""
-        return next(iter(self._sessions.values())).text(tuple(tokens)) if self._sessions else ""
+    def extend(self, batch: Batch, tokens: int) -> None:
+        """Decodes up to so many more tokens of each row. Other lanes may have run meanwhile."""
+        if batch.replies is not None and batch.replies.speaking:
+            batch.replies.extend(self.vlm.params, tokens)
+            self._read(batch)
+
+    def speaking(self, batch: Batch) -> set[int]:
+        """The rows that have more to say."""
+        lanes = set() if batch.replies is None else set(batch.replies.speaking)
+        return {row for row, job in enumerate(batch.jobs) if job.lane in lanes}
+
+    def leave(self, batch: Batch, row: int) -> None:
+        """Lets a row's reply end with what it has said; its lane may be released."""
+        if batch.replies is not None:
+            batch.replies.leave(batch.jobs[row].lane)
+
+    def finish(self, batch: Batch, row: int) -> None:
+        """Makes the caption of a row that is not open any more; or its error, when its cache is full."""
+        if batch.errors[row] is not None or batch.replies is None:
+            return
+        job = batch.jobs[row]
+        timing = Timing(job.chunk.read_ms, 1e3 * (time.perf_counter() - batch.began))
+        try:
+            batch.captions[row] = self._sessions[job.lane].finish(job.chunk, batch.replies.so_far(job.lane), timing)
+        except SvlmError as error:
+            batch.errors[row] = error
+
+    def _read(self, batch: Batch) -> None:
+        assert batch.replies is not None
+        for row, job in enumerate(batch.jobs):
+            if batch.errors[row] is None:
+                out = batch.replies.so_far(job.lane)
+                batch.tokens[row] = tuple(out.token[0, : out.count[0]].tolist())
+
+    def text(self, batch: Batch, row: int) -> str:
+        """The words of a row's reply, which is over."""
+        return self._sessions[batch.jobs[row].lane].text(batch.tokens[row])
+
+    def words(self, batch: Batch, row: int) -> str:
+        """The words of a row's reply so far, but for those that a later token may still change."""
+        return self._sessions[batch.jobs[row].lane].words(batch.tokens[row])
 
     def usage(self, batch: Batch, row: int) -> Mapping[str, Any]:
         """Tokens held by kind after a row's second, as (used, limit)."""
-        return dict(batch.captions[row].usage)
+        caption = batch.captions[row]
+        return {} if caption is None else dict(caption.usage)
 
     def assembler(self, begin: float) -> FrameAssembler:
         return FrameAssembler(fps=self.settings.fps, count=self._count, size=self.settings.size, begin=begin)
@@ -234,18 +308,25 @@ class Executor:
         """Compiles everything before the first stream: each size of the ladder, a question, and the lanes' own programs."""
         options = StreamOptions(system="", query=None, window=self.settings.window, sampling=self.settings.sampling)
         taken = [self.open(options) for _ in range(self.lanes)]
-        chunk = Chunk(self._blank(), 0.0, self.chunk_seconds)
+        chunk, steps = Chunk(self._blank(), 0.0, self.chunk_seconds), len(self.ladder) + 1
         for i, rows in enumerate(self.ladder):
-            tell(i, len(self.ladder) + 1)
-            self.run([Job(lane, chunk, options, 0) for lane in taken[:rows]])
-        twin = self.fork(taken[0])
-        self.run([Job(twin, chunk, options, 0, question="?", cap=1)])
+            tell(i, steps)
+            jobs = [Job(lane, chunk, options, 0) for lane in taken[:rows]]
+            for trim in (False, True):
+                self.run(jobs, trim=trim)
+            began = time.perf_counter()
+            self.run(jobs)
+            self.took(len(jobs), time.perf_counter() - began)
+        tell(len(self.ladder), steps)
+        twins = [self.fork(taken[0]) for _ in range(self.spare)]
+        for rows in rungs(self.spare):
+            self.run([Job(twin, chunk, options, 0, question="?") for twin in twins[:rows]])
         for words in ("", "word " * self.settings.prompt_tokens):  # system prompts of every length that lanes hold
             self._warm_system(taken[0], options, words)
         self.insert_back(taken[0])
-        for lane in [twin, *taken]:
+        for lane in [*twins, *taken]:
             self.release(lane)
-        tell(len(self.ladder) + 1, len(self.ladder) + 1)
+        tell(steps, steps)
 
     def _warm_system(self, lane: int, options: StreamOptions, words: str) -> None:
         encode = self._sessions[lane].prompt.encode
@@ -293,3 +374,14 @@ class Executor:
 
     def _blank(self) -> np.ndarray:
         return np.zeros((self._count, 3, *self.settings.size), np.uint8)
+
+
+def rungs(most: int) -> tuple[int, ...]:
+    """Numbers of rows that programs are made for: powers of two, the last of them with room for `most`."""
+    return tuple(1 << i for i in range((most - 1).bit_length() + 1))
+
+
+def trimmed(turn: Tokens, length: int) -> Tokens:
+    """A turn without some of its padding."""
+    cut: Tokens = jax.tree.map(lambda x: x[..., :length], turn)
+    return cut

@@ -1,6 +1,7 @@
 """What the protocols talk to: streams by id, with their sources and their snapshots, over one scheduler."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from svlm_jax.video.source import Source, open_source
 logger = logging.getLogger(__name__)
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # what JAX calls the event
+NAME = re.compile(r"[\w.-]{24,128}", re.ASCII)  # a session id that nobody guesses
 SWEEP = 1.0  # s between two looks for streams that nobody feeds
 
 
@@ -30,6 +32,8 @@ class Hub:
       model: the name that clients see.
       snapshots: where streams are saved; None = a stream ends with the process.
       snapshot_seconds: between two saves of a stream that runs.
+      names_from_clients: whether an unknown session id of `NAME` begins a stream of that name. A proxy that routes by session
+        id then keeps a client at one worker from its first connection on.
     """
 
     def __init__(
@@ -42,9 +46,10 @@ class Hub:
         metrics: Metrics,
         snapshots: Snapshots | None = None,
         snapshot_seconds: float = 10.0,
+        names_from_clients: bool = False,
     ) -> None:
         self.scheduler, self.model, self.limits, self.access, self.metrics = scheduler, model, limits, access, metrics
-        self.snapshots, self._every = snapshots, snapshot_seconds
+        self.snapshots, self._every, self.names_from_clients = snapshots, snapshot_seconds, names_from_clients
         self.streams: dict[str, LiveStream] = {}
         self._sources: dict[str, Source] = {}
         self._clients: dict[str, int] = {}
@@ -75,17 +80,24 @@ class Hub:
 
     # ------------------------------------------------------------------------------------------- streams
 
-    def open(self, options: StreamOptions | None = None) -> LiveStream:
+    def open(self, options: StreamOptions | None = None, *, id: str | None = None) -> LiveStream:
         """A new stream on a lane of the device; RequestError when the server is full or stops."""
         if self.stopping:
             raise RequestError("stopping", "the server is stopping: expected another one", status=503)
-        if self.limits.streams is not None and len(self.streams) >= self.limits.streams:
-            raise full(self.limits.streams, self.metrics)
-        stream = self.scheduler.open(options or self.scheduler.defaults)
+        self._admit()
+        stream = self.scheduler.open(options or self.scheduler.defaults, id=id)
         with self._lock:
             self.streams[stream.id] = stream
         self.metrics.streams.set(len(self.streams))
         return stream
+
+    def _admit(self) -> None:
+        """Refuses a stream that would make others late."""
+        most = self.scheduler.capacity if self.limits.streams is None else self.limits.streams
+        if len(self.streams) >= most:
+            self.metrics.refused.inc()
+            sentence = f"{len(self.streams)} streams run, and this server carries {most} in real time: expected a free place"
+            raise RequestError("session_capacity_exceeded", f"{sentence}, try again later", status=503)
 
     def connect(self, session_id: str | None) -> tuple[LiveStream, Mapping[str, Any] | None]:
         """The stream of a client that comes: a new one, the one it left, or the newest snapshot of it.
@@ -98,8 +110,12 @@ class Hub:
         elif session_id in self.streams:
             stream = self.streams[session_id]
             resumed = {"position": stream.position, "lost_seconds": 0.0}
+        elif (value := self._saved(session_id)) is not None:
+            stream, resumed = self._restore(session_id, value)
+        elif self.names_from_clients and NAME.fullmatch(session_id):
+            stream = self.open(id=session_id)
         else:
-            stream, resumed = self._restore(session_id)
+            raise RequestError("not_found", "there is no stream with this session id", status=404, param="session_id")
         with self._lock:
             self._clients[stream.id] = self._clients.get(stream.id, 0) + 1
         return stream, resumed
@@ -198,9 +214,11 @@ class Hub:
         self.metrics.snapshots.inc()
         return True
 
-    def _restore(self, session_id: str) -> tuple[LiveStream, Mapping[str, Any]]:
-        if self.snapshots is None or (value := self.snapshots.read(session_id)) is None:
-            raise RequestError("not_found", "there is no stream with this session id", status=404, param="session_id")
+    def _saved(self, session_id: str) -> dict[str, Any] | None:
+        return None if self.snapshots is None else self.snapshots.read(session_id)
+
+    def _restore(self, session_id: str, value: dict[str, Any]) -> tuple[LiveStream, Mapping[str, Any]]:
+        self._admit()
         stream = self.scheduler.restore(session_id, value)
         with self._lock:
             self.streams[stream.id] = stream
@@ -221,10 +239,3 @@ class Hub:
                     saved[stream.id] = now
                     self.save(stream)
             self.scheduler.observe(self.metrics)
-
-
-def full(most: int, metrics: Metrics) -> RequestError:
-    metrics.refused.inc()
-    return RequestError(
-        "session_capacity_exceeded", f"{most} streams run already: expected a free place, try again later", status=503
-    )

@@ -29,7 +29,7 @@ class Metrics:
         self.lanes = gauge("svlm_lanes", "Lanes of the pool, by state.", ("state",))
         self.tokens_held = gauge("svlm_cache_tokens", "Tokens held in all caches, by kind.", ("kind",))
         self.cache_usage = gauge("svlm_kv_cache_usage_perc", "Share of the cache slots that hold a token, 0 to 1.")
-        self.device_bytes = gauge("svlm_device_memory_bytes", "Bytes in use on the device.")
+        self.device_bytes = gauge("svlm_device_memory_bytes", "Bytes in use on the device between two ticks.")
         self.compilations = counter("svlm_compilations", "Programs compiled since the process started.")
         self.captions = counter("svlm_captions", "Captions made, silence included.")
         self.generated = counter("svlm_generation_tokens", "Tokens decoded.")

@@ -1,15 +1,14 @@
 """Which streams run next: one thread that owns the device, ticks over the chunks that are due, and fits questions in between.
 
-    loop   commands of other threads (open, change, snapshot, close)
-           a tick: up to N due chunks, earliest deadline first, as one program
-           nothing due: a piece of background work; else sleep
-
-A question is answered in one piece, in the tick of the chunk that it is asked about.
+loop   commands of other threads (open, change, snapshot, close)
+       a tick: up to N due chunks, earliest deadline first, as one program; words leave after each slice of tokens
+       a piece of an answer, which so waits for one tick at most, and delays the next by one slice at most
+       nothing due, nothing asked: a piece of background work; else sleep
 """
 
 import collections
-import dataclasses
 import logging
+import math
 import queue
 import threading
 import time
@@ -17,29 +16,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from svlm_jax.errors import RequestError, SvlmError
+from svlm_jax.serving.answers import Answers
 from svlm_jax.serving.executor import Batch, Executor, Job
 from svlm_jax.serving.limits import Limits
 from svlm_jax.serving.metrics import Metrics
-from svlm_jax.serving.stream import LiveStream, Question, StreamOptions
+from svlm_jax.serving.replies import SLICE, Reply, deliver
+from svlm_jax.serving.stream import LiveStream, StreamOptions
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-EVIDENCE = 6  # pictures that come with an answer
-
-
-@dataclasses.dataclass
-class Reply:
-    """Words of one stream that are being decoded: a caption, or the answer to a question."""
-
-    stream: LiveStream
-    job: Job
-    id: str
-    began: float
-    due: float
-    question: Question | None = None
-    said: str = ""
-    first: float | None = None
 
 
 class Scheduler:
@@ -63,13 +48,14 @@ class Scheduler:
         self.executor, self.defaults, self.limits, self.metrics = executor, defaults, limits, metrics
         self._answer_tokens, self._clock = answer_tokens, clock
         self._streams: list[LiveStream] = []
-        self._answers: list[tuple[Batch, list[Reply]]] = []
+        self._answers = Answers(executor, metrics, clock)
         self._work: collections.deque[tuple[Iterator[Any], Callable[[Any, Exception | None], None]]] = collections.deque()
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._ending = False
         self.ready = False
         self._numbers = 0
+        self._weighed = -math.inf
         self._thread = threading.Thread(target=self._run, name="svlm-scheduler", daemon=True)
 
     # ------------------------------------------------------------------------------------------- for other threads
@@ -118,6 +104,11 @@ class Scheduler:
         """Tokens of an answer: as asked for, at most what the server decodes."""
         return min(wanted or self._answer_tokens, self._answer_tokens) if wanted is None or wanted > 0 else self._answer_tokens
 
+    @property
+    def capacity(self) -> int:
+        """Streams that the device carries in real time."""
+        return self.executor.capacity
+
     def about(self) -> dict[str, Any]:
         """What a client must know of the pictures that the model sees."""
         return self.executor.about()
@@ -127,7 +118,6 @@ class Scheduler:
         metrics.waiting.set(sum(len(stream.waiting) for stream in list(self._streams)))
         metrics.lanes.labels("used").set(self.executor.used)
         metrics.lanes.labels("free").set(self.executor.lanes - self.executor.used)
-        metrics.device_bytes.set(self.executor.device_bytes())
         held: dict[str, int] = {}
         most = 0
         for stream in list(self._streams):
@@ -166,13 +156,21 @@ class Scheduler:
             due = self._due()
             if due:
                 self._tick(due)
-            elif self._answers:
-                self._advance_answers()
-            elif self._work:
+            if self._answers:
+                self._answers.advance()
+            elif not due and self._work:
                 self._advance_work()
-            else:
+            elif not due:
                 self._wake.wait(0.5)
+            self._weigh()
         self._obey()
+
+    def _weigh(self) -> None:
+        """Takes down the memory of the device once a second, between two ticks: within them it holds workspaces, too."""
+        now = self._clock()
+        if not self._answers and now >= self._weighed + 1:
+            self._weighed = now
+            self.metrics.device_bytes.set(self.executor.device_bytes())
 
     def _obey(self) -> None:
         while True:
@@ -189,59 +187,60 @@ class Scheduler:
 
     def _tick(self, due: list[LiveStream]) -> None:
         began = self._clock()
-        replies, asked = [], []
-        for stream in due:
+        replies = []
+        for row, stream in enumerate(due):
             with stream.lock:
                 chunk, deadline = stream.waiting.get()
                 questions = [stream.questions.popleft() for _ in range(min(len(stream.questions), self.executor.spare))]
-            for question in questions:
-                asked.append(self._question(stream, question, chunk))
+            for i, question in enumerate(questions):
+                if not self._answers.fork(stream, question, chunk):
+                    stream.questions.extendleft(reversed(questions[i:]))  # with the next chunk
+                    break
             job = Job(stream.lane, chunk, stream.options, stream.chunks)  # type: ignore[arg-type]
-            replies.append(Reply(stream, job, self._name("cap"), began, deadline))
-        for reply in filter(None, asked):
-            self._begin_answer(reply)
+            replies.append(Reply(stream, job, self._name("cap"), began, deadline, row=row))
         try:
-            batch = self.executor.run([reply.job for reply in replies])
+            self._run_tick(replies)
         except Exception as error:  # of the device: the streams of this tick cannot go on, the others can
             logger.exception("a tick failed")
             for reply in replies:
                 self._fail(reply.stream, error)
             return
-        self._deliver(batch, replies)
-        now = self._clock()
-        self.metrics.tick.observe(now - began)
-        for i, reply in enumerate(replies):
-            if (problem := batch.errors[i]) is not None:
-                self._fail(reply.stream, problem)
-            else:
-                self._captioned(reply, batch, i, now)
+        took = self._clock() - began
+        self.metrics.tick.observe(took)
+        self.executor.took(len(replies), took)
 
-    def _deliver(self, batch: Batch, replies: list[Reply]) -> None:
-        """Sends the words that are new since the last delivery."""
-        now = self._clock()
-        for i, reply in enumerate(replies):
-            text = "" if batch.errors[i] is not None else self.executor.text(batch.tokens[i])
-            words = text[len(reply.said) :]
-            if not words or not text.startswith(reply.said):
-                continue
-            kind = "caption" if reply.question is None else "answer"
-            if reply.first is None:
-                reply.first = now
-                if reply.question is None:
-                    reply.stream.emit("caption.start", id=reply.id, start=reply.job.chunk.start, end=reply.job.chunk.end)
-            reply.said = text
-            reply.stream.emit(f"{kind}.words", id=reply.id, words=words)  # type: ignore[arg-type]
+    def _run_tick(self, replies: list[Reply]) -> None:
+        """Decodes the captions of a tick in slices. Each is told when it ends, whatever the others have still to say."""
+        batch = self.executor.begin([reply.job for reply in replies])
+        waiting = list(replies)
+        while True:
+            deliver(self.executor, batch, waiting, self._clock)
+            speaking = self.executor.speaking(batch)
+            for reply in [reply for reply in waiting if reply.row not in speaking]:
+                waiting.remove(reply)
+                self._end(batch, reply)
+            if not waiting:
+                return
+            self.executor.extend(batch, SLICE)
 
-    def _captioned(self, reply: Reply, batch: Batch, i: int, now: float) -> None:
-        stream, chunk = reply.stream, reply.job.chunk
+    def _end(self, batch: Batch, reply: Reply) -> None:
+        self.executor.finish(batch, reply.row)
+        if (problem := batch.errors[reply.row]) is not None:
+            self._fail(reply.stream, problem)
+            return
+        deliver(self.executor, batch, [reply], self._clock, whole=True)
+        self._captioned(reply, batch, self._clock())
+
+    def _captioned(self, reply: Reply, batch: Batch, now: float) -> None:
+        stream, chunk, row = reply.stream, reply.job.chunk, reply.row
         arrived = reply.due - self.executor.chunk_seconds
         missed = now > reply.due
         stream.misses += missed
         stream.chunks += 1
         stream.position = chunk.end
-        stream.usage = self.executor.usage(batch, i)
+        stream.usage = self.executor.usage(batch, row)
         stream.remember(chunk)
-        count = len(batch.tokens[i])
+        count = len(batch.tokens[row])
         metrics = self.metrics
         metrics.captions.inc()
         metrics.generated.inc(count)
@@ -258,7 +257,7 @@ class Scheduler:
             id=reply.id,
             start=chunk.start,
             end=chunk.end,
-            text=self.executor.text(batch.tokens[i]),
+            text=self.executor.text(batch, row),
             tokens=count,
             lag=round(max(now - arrived, 0.0), 4),
             first_word_ms=None if reply.first is None else round(1e3 * (reply.first - arrived), 2),
@@ -268,53 +267,6 @@ class Scheduler:
             dropped=stream.waiting.dropped,
             usage=stream.usage,
         )
-
-    # ------------------------------------------------------------------------------------------- questions
-
-    def _question(self, stream: LiveStream, question: Question, chunk: Any) -> Reply | None:
-        """A question in the turn of `chunk`, on a fork of the stream as it stands before that chunk."""
-        try:
-            lane = self.executor.fork(stream.lane)  # type: ignore[arg-type]
-        except RequestError:
-            stream.questions.appendleft(question)  # no spare lane: with the next chunk
-            return None
-        job = Job(lane, chunk, stream.options, stream.chunks, question=question.text, cap=question.max_new_tokens)
-        return Reply(stream, job, question.id, self._clock(), 0.0, question)
-
-    def _begin_answer(self, reply: Reply) -> None:
-        assert reply.question is not None
-        reply.stream.emit("answer.start", id=reply.id, question=reply.question.text)
-        batch = self.executor.run([reply.job])
-        if (error := batch.errors[0]) is not None:
-            self.executor.release(reply.job.lane)
-            reply.stream.emit("answer", id=reply.id, question=reply.question.text, text="", status="failed", message=str(error))
-            return
-        self._deliver(batch, [reply])
-        self._answers.append((batch, [reply]))
-
-    def _advance_answers(self) -> None:
-        """Tells the oldest answer that has been decoded, and frees its lane."""
-        batch, replies = self._answers.pop(0)
-        cancelled = all(reply.question is not None and reply.question.cancelled for reply in replies)
-        for i, reply in enumerate(replies):
-            self.executor.release(reply.job.lane)
-            self.metrics.questions.inc()
-            chunk, question = reply.job.chunk, reply.question
-            assert question is not None
-            seen = [second for second, _ in reply.stream.thumbnails(chunk.end - reply.stream.options.window.vision)]
-            stride = max(1, -(-len(seen) // EVIDENCE))
-            reply.stream.emit(
-                "answer",
-                id=reply.id,
-                question=question.text,
-                text=self.executor.text(batch.tokens[i]),
-                at=chunk.end,
-                evidence=seen[::-1][::stride][::-1],
-                tokens=len(batch.tokens[i]),
-                status="cancelled" if cancelled else "completed",
-                first_token_ms=round(1e3 * ((reply.first or self._clock()) - question.asked_at), 2),
-                total_ms=round(1e3 * (self._clock() - question.asked_at), 2),
-            )
 
     def _advance_work(self) -> None:
         work, settle = self._work.popleft()
@@ -346,11 +298,7 @@ class Scheduler:
         stream.closed = True
         if stream in self._streams:
             self._streams.remove(stream)
-        for batch, replies in list(self._answers):
-            if any(reply.stream is stream for reply in replies):
-                self._answers.remove((batch, replies))
-                for reply in replies:
-                    self.executor.release(reply.job.lane)
+        self._answers.drop(stream)
         if stream.lane is not None:
             self.executor.release(stream.lane)
             stream.lane = None

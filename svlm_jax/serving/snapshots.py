@@ -46,7 +46,13 @@ class Snapshots:
         self.prune()
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
-        """Saves a stream, replacing its last snapshot. OSError when the disk refuses; the last snapshot then stands."""
+        """Saves a stream, replacing its last snapshot.
+
+        OSError when the disk refuses; the last snapshot then stands, as it does when it is further than this one: another
+        worker has gone on with the stream (CheckpointError).
+        """
+        if (folder := current(self._folder(name))) is not None and self._chunks(folder) > value["chunks"]:
+            raise CheckpointError("another worker has gone on with this stream: expected no older snapshot of it")
         about = {
             "format": FORMAT,
             "fingerprint": self._fingerprint,
@@ -79,6 +85,13 @@ class Snapshots:
         except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
             logger.warning("a snapshot cannot be read: %s", error)
             return None
+
+    @staticmethod
+    def _chunks(folder: Path) -> int:
+        try:
+            return int(json.loads((folder / LAYOUT).read_text(encoding="utf-8"))["chunks"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
 
     def delete(self, name: str) -> None:
         """Forgets a stream."""

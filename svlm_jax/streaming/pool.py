@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from svlm_jax.cache.ring import Tokens, Window
-from svlm_jax.engine import commentate, lanes
+from svlm_jax.engine import commentate, lanes, slices
 from svlm_jax.engine.commentate import Prefilled, StepConfig, StepOutput
 from svlm_jax.engine.sampling import SamplingLimits, key_of
+from svlm_jax.engine.slices import SliceOutput, Speech
 from svlm_jax.engine.state import StreamState
 from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.models.functional import Params
@@ -103,16 +104,29 @@ class LanePool:
 
         whole: run all lanes, idle ones too, so that there is one program however many lanes have a turn.
         """
+        rows, inputs = self._rows(turns, whole=whole)
+        run = self._split if split else self._whole
+        out, times = run(params, *inputs)
+        return {lane: jax.tree.map(lambda x, i=i: x[i : i + 1], out) for i, lane in enumerate(rows) if lane in turns}, times
+
+    def _rows(
+        self, turns: Mapping[int, tuple[Tokens, np.ndarray]], *, whole: bool = False
+    ) -> tuple[list[int], tuple[Any, ...]]:
+        """The lanes of a program's rows, those of filling included; and its turn, frames, active rows and names of lanes."""
         size = self.size if whole else min(self.size, 1 << (len(turns) - 1).bit_length())
         whole = size == self.size
         rows = list(range(self.size)) if whole else [*turns, *[self.size] * (size - len(turns))]
         filling = next(iter(turns.values()))
         turn, frames = jax.tree.map(lambda *xs: np.stack(xs), *(turns.get(lane, filling) for lane in rows))
         active = np.asarray([lane in turns for lane in rows])
-        named = None if whole else np.asarray(rows, np.int32)
-        run = self._split if split else self._whole
-        out, times = run(params, turn, frames, active, named)
-        return {lane: jax.tree.map(lambda x, i=i: x[i : i + 1], out) for i, lane in enumerate(rows) if lane in turns}, times
+        return rows, (turn, frames, active, None if whole else np.asarray(rows, np.int32))
+
+    def begin(self, params: Params, turns: Mapping[int, tuple[Tokens, np.ndarray]]) -> "RunningReplies":
+        """`step` up to the first token of each reply. Arguments as those of `step`."""
+        rows, (turn, frames, active, named) = self._rows(turns)
+        looked = slices.look(params, self.state, turn, frames, active, named, config=self.config)
+        self.state, speech, out = slices.begin(params, self.state, *looked, named, config=self.config)
+        return RunningReplies(self, rows, active, named, speech, out)
 
     def _whole(self, params: Params, *inputs: Any) -> tuple[StepOutput, tuple[float, ...]]:
         begin = time.perf_counter()
@@ -134,6 +148,44 @@ class LanePool:
         out = jax.device_get(out)
         end = time.perf_counter()
         return out, tuple(1e3 * (b - a) for a, b in ((begin, end), (begin, encoded), (encoded, read), (read, end)))
+
+
+class RunningReplies:
+    """A second of some lanes that is decoded in slices. Other lanes of the pool may run between two of them."""
+
+    def __init__(
+        self, pool: LanePool, rows: list[int], active: np.ndarray, named: Any, speech: Speech, out: SliceOutput
+    ) -> None:
+        self._pool, self._rows, self._active, self._named = pool, rows, active, named
+        self._take(speech, out)
+
+    def _take(self, speech: Speech, out: SliceOutput) -> None:
+        self._out: SliceOutput = jax.device_get(out)  # waits for the device
+        self._speech = speech if self.speaking else None  # its workspace is large
+
+    def extend(self, params: Params, tokens: int) -> None:
+        """Decodes up to so many more tokens of each reply."""
+        pool = self._pool
+        if self._speech is not None:
+            pool.state, speech, out = slices.extend(
+                params, pool.state, self._speech, self._active, np.int32(tokens), self._named, config=pool.config
+            )
+            self._take(speech, out)
+
+    def leave(self, lane: int) -> None:
+        """Leaves a lane alone from now on: its reply ends with what it has said."""
+        self._active = self._active & (np.asarray(self._rows) != lane)
+
+    @property
+    def speaking(self) -> list[int]:
+        """Lanes that have more to say."""
+        return [self._rows[i] for i in np.flatnonzero(self._out.speaking & self._active)]
+
+    def so_far(self, lane: int) -> StepOutput:
+        """The output of a lane, one row, as if the second ended here."""
+        row = self._rows.index(lane)
+        output: StepOutput = jax.tree.map(lambda x: x[row : row + 1], self._out.so_far)
+        return output
 
 
 def _prefill_whole(

@@ -225,19 +225,50 @@ class QASession:
           StreamError: no video yet.
           ConfigError: an empty question, or fewer than two choices.
         """
-        began = time.perf_counter()
+        if choices is None:
+            *_, answer = self.answer(question, follows=follows)
+            assert isinstance(answer, Answer)
+            return answer
         turn = self.dialogue.turn(question, choices, follows)
+        clock, reading = self._ready(question, turn)
+        return self._answered(question, turn, clock, reading, *self._choose(reading, len(choices)))
+
+    def answer(
+        self, question: str, *, follows: Answer | None = None, slice_tokens: int | None = None
+    ) -> Iterator[str | Answer]:
+        """`ask` in slices of so many tokens: yields the words so far behind each slice but the last, then the answer.
+
+        slice_tokens: None = the whole answer at once.
+        """
+        turn = self.dialogue.turn(question, None, follows)
+        clock, reading = self._ready(question, turn)
+        tokens: tuple[int, ...] = ()
+        for tokens, more in self._say(reading, slice_tokens or self.config.sampling.max_new_tokens):
+            if more:
+                yield self._text(tokens)
+        yield self._answered(question, turn, clock, reading, tokens, None)
+
+    def _ready(self, question: str, turn: Turn) -> tuple[tuple[float, float, float], QuestionState]:
+        """A question that has been read; and when that began, when pending frames had been seen, and when it ended."""
+        began = time.perf_counter()
         if self._state is None:
             raise StreamError(f"the question {question!r} came before any video: expected at least one frame to ask about")
         jax.block_until_ready(self._current())
         caught_up = time.perf_counter()
         reading = jax.block_until_ready(self.read(turn))
-        first = time.perf_counter()
-        if choices is None:
-            tokens, scores = self._say(reading), None
-        else:
-            tokens, scores = self._choose(reading, len(choices))
-        text = self.vlm.tokenizer.decode_reply([token for token in tokens if token not in self.dialogue.stop]).strip()
+        return (began, caught_up, time.perf_counter()), reading
+
+    def _answered(
+        self,
+        question: str,
+        turn: Turn,
+        clock: tuple[float, float, float],
+        reading: QuestionState,
+        tokens: tuple[int, ...],
+        scores: tuple[float, ...] | None,
+    ) -> Answer:
+        began, caught_up, first = clock
+        text = self._text(tokens)
         return Answer(
             question=question,
             text=text,
@@ -252,14 +283,23 @@ class QASession:
             total_ms=1e3 * (time.perf_counter() - began),
         )
 
+    def _text(self, tokens: Sequence[int]) -> str:
+        return self.vlm.tokenizer.decode_reply([token for token in tokens if token not in self.dialogue.stop]).strip()
+
     def read(self, turn: Turn) -> QuestionState:
         """A question that `dialogue.turn` made, read: what each layer reads, and the scores of the answer's first token."""
         return _read(self.vlm.params, self._current(), padded(turn), config=self.config)
 
-    def _say(self, reading: QuestionState) -> tuple[int, ...]:
+    def _say(self, reading: QuestionState, slice_tokens: int) -> Iterator[tuple[tuple[int, ...], bool]]:
+        """The tokens so far behind each slice, and whether there is more to say."""
         key, limits = key_of(self.settings.seed)[None], jax.tree.map(lambda x: x[None], self.sampling.limits)
-        said, count = jax.device_get(_reply(self.vlm.params, reading, key, limits, config=self.config))
-        return tuple(int(token) for token in said[0][: int(count[0])])
+        answer, more = _first(reading, key, limits, config=self.config), True
+        while more:
+            answer, speaking = _extend(
+                self.vlm.params, reading, answer, key, limits, np.int32(slice_tokens), config=self.config
+            )
+            said, count, more = jax.device_get((answer.said.token[0], answer.said.count[0], speaking[0]))
+            yield tuple(said[:count].tolist()), bool(more)
 
     def _choose(self, reading: QuestionState, count: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """The likeliest letter and the probability of each, among the letters of the choices."""
@@ -400,4 +440,5 @@ _begin = jax.jit(remember.begin, static_argnames="config")
 _watch = jax.jit(remember.watch, static_argnames="config", donate_argnames="memory")
 _watch_aside = jax.jit(remember.watch, static_argnames="config")  # the memory stays: pending frames before a question
 _read = jax.jit(answering.read, static_argnames="config")
-_reply = jax.jit(answering.reply, static_argnames="config")
+_first = jax.jit(answering.first_token, static_argnames="config")
+_extend = jax.jit(answering.extend, static_argnames="config", donate_argnames="answer")

@@ -21,7 +21,7 @@ from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.host.devices import device_memory
 from svlm_jax.models import registry
 from svlm_jax.models.config import ClipGrid
-from svlm_jax.prompt.commentary import MARKER, PromptBuilder, pieces
+from svlm_jax.prompt.commentary import MARKER, PromptBuilder, label, pieces
 from svlm_jax.streaming import saved
 from svlm_jax.streaming.caption import Caption, Timing
 from svlm_jax.streaming.loaded import LoadedVLM, check_size
@@ -160,7 +160,7 @@ class Session:
         return Caption(
             chunk.start,
             chunk.end,
-            self._text(tokens),
+            self.text(tokens),
             tokens,
             timing,
             self._usage(np.asarray(out.usage[0])),
@@ -192,6 +192,11 @@ class Session:
         twin.prompt = copy.copy(self.prompt)
         twin.prompt.max_query = -(-length // QUESTION) * QUESTION
         return twin.feed(chunk, question)
+
+    def turn_length(self, frames: np.ndarray, end: float) -> int:
+        """Tokens of the longest turn without a query for chunks like `frames` that end at `end` seconds or before."""
+        unused = self.prompt.label_length - len(self.prompt.encode(label(end - self.settings.chunk_seconds, end)))
+        return self.prompt.turn_length(self.clip_grid(frames)) - self.prompt.max_query - unused
 
     def prepare_question(self, chunk: Chunk, question: str, *, most: int, cap: int) -> tuple[Tokens, np.ndarray]:
         """`prepare` with a question in the turn of `chunk`, to be answered greedily in at most `cap` tokens.
@@ -244,11 +249,12 @@ class Session:
         twin._grids, twin._lane = set(self._grids), lane
         return twin
 
-    def text(self, tokens: tuple[int, ...]) -> str:
-        """The words of a reply, or of the part of it that has been decoded."""
-        return self._text(tokens)
+    def words(self, tokens: tuple[int, ...]) -> str:
+        """The words of a reply that goes on behind `tokens`, but for those that a later token may still change."""
+        return self.text(tokens).rstrip(MARKER)  # spaces and dots may become the marker, which is not said
 
-    def _text(self, tokens: tuple[int, ...]) -> str:
+    def text(self, tokens: tuple[int, ...]) -> str:
+        """The words of a reply."""
         said = [token for token in tokens if token not in self.turns.stop]
         if self.settings.parity:  # the published code drops four characters, marker or not
             return self.vlm.tokenizer.decode(said)[: -len(MARKER)]

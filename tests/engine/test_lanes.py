@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from svlm_jax.cache.window import WindowConfig
-from svlm_jax.engine import commentate, lanes
-from svlm_jax.engine.generate import generate
+from svlm_jax.engine import commentate, generate, lanes
 from svlm_jax.engine.sampling import Sampling, SamplingBounds, key_of
 from svlm_jax.errors import ConfigError, StreamError
 from svlm_jax.streaming.pool import LanePool
@@ -80,6 +79,12 @@ def test_no_token_is_decoded_for_an_idle_lane(session, pool):
     assert not out.token[0].any() and out.left[0] == 0
 
 
+def replied(run_token, carry, logits, *, penalized_ids, stop, **drawn):
+    """The whole reply to the logits of its first token."""
+    reply = generate.begin(logits, penalized_ids=penalized_ids, **drawn)
+    return generate.extend(run_token, carry, reply, stop=stop, **drawn)
+
+
 def test_the_loop_ends_with_the_last_active_lane():
     """Lane 0 has a cap of 3, lane 1 is idle and would go on for 8, lane 2 says a stop id at once."""
     bounds = SamplingBounds(8, 1)
@@ -91,7 +96,7 @@ def test_the_loop_ends_with_the_last_active_lane():
     def run_token(ran, token, number, on):
         return ran + 1, logits
 
-    ran, reply = generate(
+    ran, reply = replied(
         run_token,
         jnp.int32(0),
         logits,
@@ -109,7 +114,7 @@ def test_each_token_of_a_reply_is_drawn_anew():
     """From equal logits, of which a key that did not depend on the token's number would draw the same id for ever."""
     bounds, sampling = SamplingBounds(8, 0), Sampling(temperature=1.0, top_k=0, repetition_penalty=1.0, max_new_tokens=8)
     flat = jnp.zeros((1, 1000))
-    _, reply = generate(
+    _, reply = replied(
         lambda carry, token, number, on: (carry, flat),
         (),
         flat,

@@ -271,3 +271,28 @@ def test_long_prefills_never_hold_all_scores():
 def test_a_sink_needs_a_window():
     with pytest.raises(ValueError, match="sink is 4 but window is None"):
         run(Implementation("cache_attention", "xla"), arrays("word", jnp.float32), ring("full", "word"), sink=4)
+
+
+@pytest.fixture
+def blocks_of_64(monkeypatch):
+    """Long caches, in small: three blocks and a part of one."""
+    monkeypatch.setattr(xla, "SLOTS", 64)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("kind", ["empty", "one slot", "third empty", "seam"])
+@pytest.mark.parametrize("shape", ["word", "turn"])
+def test_long_caches_in_blocks_of_slots(blocks_of_64, shape, kind):
+    for options in ({}, {"sink": 4, "window": 30}):
+        check(Implementation("cache_attention", "xla"), shape, ring(kind, shape), **options)
+
+
+def test_gradients_of_blocks_of_slots(blocks_of_64):
+    test_gradients("xla")
+
+
+def test_long_caches_in_their_lanes(blocks_of_64):
+    for lanes in ((3, 0), (1, 4)):
+        test_values_are_read_in_their_lanes(lanes, Implementation("cache_attention", "xla"))

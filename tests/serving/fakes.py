@@ -1,6 +1,7 @@
 """A server over an executor without a model: every caption says which chunk it is of, at once."""
 
 import dataclasses
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,6 @@ from svlm_jax.engine.sampling import Sampling
 from svlm_jax.errors import RequestError, StreamError
 from svlm_jax.models.resize_rule import PUBLISHED
 from svlm_jax.serving.access import Access
-from svlm_jax.serving.executor import Batch
 from svlm_jax.serving.frames import FrameAssembler
 from svlm_jax.serving.hub import Hub
 from svlm_jax.serving.limits import Limits
@@ -21,14 +21,31 @@ from svlm_jax.serving.stream import StreamOptions
 OPTIONS = StreamOptions(system="You see.", query="What?", window=WindowConfig(), sampling=Sampling())
 
 
+class FakeBatch:
+    """Replies whose tokens are characters."""
+
+    def __init__(self, jobs):
+        self.jobs, self.says, self.tokens = jobs, [""] * len(jobs), [()] * len(jobs)
+        self.errors, self.left = [None] * len(jobs), set()
+
+
 class FakeExecutor:
     """Lanes that hold how many chunks they have seen. A chunk whose first pixel is `poison` fails."""
 
     poison = 13
+    slice_seconds = 0.0
+    more_to_say = ""  # behind every answer
 
     def __init__(self, lanes=2, spare=1):
         self.lanes, self.spare, self.ladder, self.chunk_seconds = lanes, spare, (1, 2), 1.0
         self.state, self.vlm, self.begun = {}, None, []
+
+    @property
+    def capacity(self):
+        return self.lanes
+
+    def took(self, count, seconds):
+        pass
 
     @property
     def used(self):
@@ -68,19 +85,40 @@ class FakeExecutor:
     def change(self, lane, before, after):
         self.state[lane][1] = after
 
-    def run(self, jobs):
+    def begin(self, jobs):
         self.begun.append([job.lane for job in jobs])
-        batch = Batch(jobs, [(0, 0)] * len(jobs), [None] * len(jobs), [None] * len(jobs))
-        for i, job in enumerate(jobs):
+        batch = FakeBatch(jobs)
+        for row, job in enumerate(jobs):
             if job.chunk.frames[0, 0, 0, 0] == self.poison:
-                batch.errors[i] = StreamError("this chunk cannot be read")
+                batch.errors[row] = StreamError("this chunk cannot be read")
                 continue
             self.state[job.lane][0] += job.question is None
-            batch.tokens[i] = (self.state[job.lane][0], 1 if job.question else 0)
+            number = self.state[job.lane][0]
+            batch.says[row] = f"answer {number}{self.more_to_say}" if job.question else f"caption {number}"
+        self._say(batch, 1)
         return batch
 
-    def text(self, tokens):
-        return f"{'answer' if tokens[1] else 'caption'} {tokens[0]}"
+    def extend(self, batch, tokens):
+        time.sleep(self.slice_seconds)
+        self._say(batch, tokens)
+
+    def _say(self, batch, tokens):
+        for row in self.speaking(batch):
+            batch.tokens[row] += tuple(batch.says[row][len(batch.tokens[row]) :][:tokens])
+
+    def speaking(self, batch):
+        return {row for row, says in enumerate(batch.says) if len(batch.tokens[row]) < len(says) and row not in batch.left}
+
+    def leave(self, batch, row):
+        batch.left.add(row)
+
+    def finish(self, batch, row):
+        pass
+
+    def text(self, batch, row):
+        return "".join(batch.tokens[row])
+
+    words = text
 
     def usage(self, batch, row):
         return {"vision": (10, 20), "turns": (5, 20), "system": (3, 3)}

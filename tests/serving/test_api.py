@@ -1,8 +1,11 @@
 """The protocols over an executor without a model: what clients send, what they get, and what is refused."""
 
 import base64
+import errno
 import io
 import json
+import os
+import threading
 import time
 
 import numpy as np
@@ -62,6 +65,12 @@ def show(socket, seconds, value=90):
     return receive(socket, "svlm.frame_ack")["svlm"]
 
 
+def ask(socket, question):
+    send(socket, type="conversation.item.create", item={"content": [{"type": "input_text", "text": question}]})
+    send(socket, type="response.create", response={})
+    receive(socket, "conversation.item.created")
+
+
 def watch(socket, chunks, first=0):
     """Shows so many seconds, and returns the captions."""
     texts = []
@@ -95,6 +104,64 @@ def test_pictures_inside_events_and_a_question(serve):
         answer = next(response for response in done if response["svlm"]["kind"] == "answer")
         assert answer["output"][0]["content"][0]["text"] == "answer 1"
         assert answer["svlm"]["question"] == "What was it?" and answer["svlm"]["evidence"][0] == 0.0
+
+
+def test_words_leave_as_they_are_decoded(serve, monkeypatch):
+    monkeypatch.setattr(FakeExecutor, "slice_seconds", 0.2)
+    with serve().websocket_connect("/v1/realtime") as socket:
+        show(socket, 0.0)
+        send(socket, type="svlm.frame", time=0.5)
+        socket.send_bytes(jpeg())
+        words, at = [], []
+        while True:
+            event = json.loads(socket.receive_text())
+            if event["type"] == "response.output_text.delta":
+                words.append(event["delta"])
+                at.append(time.monotonic())
+            if event["type"] == "response.done":
+                assert "".join(words) == "caption 1" and len(words) == 3
+                assert time.monotonic() - at[0] > 0.35, "two slices lie between the first word and the end"
+                assert event["response"]["svlm"]["first_word_ms"] + 350 < 1e3 * event["response"]["svlm"]["lag"]
+                break
+
+
+def test_captions_are_not_late_for_a_long_answer(serve, monkeypatch):
+    """The answer takes 50 slices of 40 ms: two seconds, in which captions of two seconds are told, each in its time."""
+    monkeypatch.setattr(FakeExecutor, "slice_seconds", 0.04)
+    monkeypatch.setattr(FakeExecutor, "more_to_say", "!" * 192)
+    with serve().websocket_connect("/v1/realtime") as socket:
+        watch(socket, 1)
+        ask(socket, "What was it?")
+        begin = time.monotonic()
+        for i in range(2, 8):
+            time.sleep(max(begin + i / 2 - 1 - time.monotonic(), 0))
+            send(socket, type="svlm.frame", time=i / 2)
+            socket.send_bytes(jpeg())
+        done = []
+        while not done or done[-1]["svlm"]["kind"] != "answer":
+            done.append(receive(socket, "response.done")["response"])
+        captions = [response["svlm"] for response in done[:-1]]
+        assert len(captions) >= 2 and not any(about["missed"] for about in captions)
+        assert all(about["lag"] < 0.5 for about in captions)
+        assert done[-1]["output"][0]["content"][0]["text"] == "answer 1" + "!" * 192
+
+
+def test_a_cancelled_answer_ends_at_once(serve, monkeypatch):
+    monkeypatch.setattr(FakeExecutor, "slice_seconds", 0.05)
+    monkeypatch.setattr(FakeExecutor, "more_to_say", "!" * 4000)
+    with serve().websocket_connect("/v1/realtime") as socket:
+        watch(socket, 1)
+        ask(socket, "What was it?")
+        show(socket, 1.0)
+        show(socket, 1.5)
+        begun = receive(socket, "response.created")
+        if begun["response"]["svlm"]["kind"] == "caption":
+            begun = receive(socket, "response.created")
+        send(socket, type="response.cancel", response_id=begun["response"]["id"])
+        done = receive(socket, "response.done")["response"]
+        if done["svlm"]["kind"] == "caption":
+            done = receive(socket, "response.done")["response"]
+        assert done["status"] == "cancelled" and len(done["output"][0]["content"][0]["text"]) < 2000
 
 
 def test_options_change_while_it_runs(serve):
@@ -162,6 +229,61 @@ def test_a_full_server_refuses_clearly_and_others_go_on(serve):
         assert client.post("/v1/streams", json={}).status_code == 503
 
 
+def test_a_server_takes_as_many_streams_as_it_was_measured_to_carry(serve, monkeypatch):
+    monkeypatch.setattr(FakeExecutor, "capacity", 1)
+    client = serve(lanes=2)
+    with client.websocket_connect("/v1/realtime") as first:
+        receive(first, "session.created")
+        answer = client.post("/v1/streams", json={})
+        assert answer.status_code == 503 and "1 streams run, and this server carries 1" in answer.json()["error"]["message"]
+        assert "svlm_refused_streams_total 1.0" in client.get("/metrics").text
+
+
+def test_a_full_disk_keeps_the_stream_and_its_last_snapshot(serve, tmp_path, monkeypatch):
+    snapshots = Snapshots(tmp_path / "streams", like=FakeExecutor().like, fingerprint="f")
+    hub = fake_hub(snapshots=snapshots)
+    hub.start()
+    stream, told = hub.open(), []
+    stream.subscribe(told.append)
+    show_all(stream, 0, 2)
+    assert hub.save(stream) and snapshots.read(stream.id)["chunks"] == 2
+    show_all(stream, 2, 4)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("svlm_jax.serving.snapshots.orbax_io.save", full)
+    assert not hub.save(stream) and snapshots.read(stream.id)["chunks"] == 2
+    assert any(event.kind == "status" and "could not be saved" in event.data["message"] for event in told)
+    show_all(stream, 4, 5)
+    assert stream.chunks == 5, "the stream goes on"
+    hub.stop()
+
+
+def test_an_older_worker_does_not_overwrite_a_stream_that_has_moved(tmp_path):
+    hubs = [fake_hub(snapshots=Snapshots(tmp_path / "s", like=FakeExecutor().like, fingerprint="f")) for _ in range(2)]
+    for hub in hubs:
+        hub.start()
+    stream = hubs[0].open()
+    show_all(stream, 0, 2)
+    hubs[0].save(stream)
+    moved, resumed = hubs[1].connect(stream.id)
+    assert resumed["position"] == 2.0
+    show_all(moved, 2, 5)
+    assert hubs[1].save(moved) and not hubs[0].save(stream)
+    assert hubs[0].snapshots.read(stream.id)["chunks"] == 5
+    for hub in hubs:
+        hub.stop()
+
+
+def show_all(stream, first, last):
+    """Shows seconds first to last - 1 of a stream that no protocol stands before, and waits for the captions."""
+    for i in range(2 * first, 2 * last):
+        stream.push(np.zeros((28, 28, 3), np.uint8), i / 2)
+        while stream.chunks < (i + 1) // 2:
+            time.sleep(0.005)
+
+
 def test_a_stream_that_fails_takes_no_other_with_it(serve):
     client = serve()
     with client.websocket_connect("/v1/realtime") as bad, client.websocket_connect("/v1/realtime") as good:
@@ -188,6 +310,34 @@ def test_a_chunk_that_fails_leaves_the_others_of_its_tick_alone():
     assert heard["good"][-1] == "caption" and heard["bad"] == ["error", "closed"]
 
 
+def test_streams_that_come_and_go_leave_no_threads_and_no_files(tmp_path):
+    hub = fake_hub(snapshots=Snapshots(tmp_path / "streams", like=FakeExecutor().like, fingerprint="f"))
+    hub.start()
+    picture, chance = np.zeros((28, 28, 3), np.uint8), np.random.default_rng(0)
+
+    def visit(save):
+        stream, _ = hub.connect(None)
+        leave = stream.subscribe(lambda event: None)
+        if save:
+            show_all(stream, 0, 1)
+        for i in range(2, int(chance.integers(2, 7))):
+            stream.push(picture, i / 2)
+        if chance.random() < 0.2 and stream.newest is not None:
+            hub.ask(stream, "What is it?")
+        leave()
+        hub.disconnect(stream)
+        hub.close(stream, reason="left", keep=save)
+
+    for number in range(50):  # the first saves start threads of Orbax, which stay
+        visit(save=number % 10 == 0)
+    held = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    for number in range(1000):
+        visit(save=number % 100 == 0)
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == held
+    assert not hub.streams and hub.scheduler.executor.used == 0 and not hub.scheduler._streams
+    hub.stop()
+
+
 def test_a_client_that_returns_goes_on(serve, tmp_path):
     snapshots = Snapshots(tmp_path / "streams", like=FakeExecutor().like, fingerprint="f")
     client = serve(snapshots=snapshots)
@@ -205,6 +355,15 @@ def test_a_client_that_returns_goes_on(serve, tmp_path):
         assert session["svlm"]["resumed"]["position"] == 4.0 and 0 <= session["svlm"]["resumed"]["lost_seconds"] < 60
         assert watch(socket, 1)[0]["output"][0]["content"][0]["text"] == "caption 5"
     assert name not in "".join(path.read_text() for path in (tmp_path / "streams").rglob("stream.json"))
+
+
+def test_clients_may_name_their_streams_where_a_proxy_routes_by_name(serve):
+    client, name = serve(names_from_clients=True), "camera-7-0123456789abcdef0123"
+    with client.websocket_connect("/v1/realtime", headers={"x-session-id": name}) as socket:
+        session = receive(socket, "session.created")["session"]
+        assert session["id"] == name and session["svlm"]["resumed"] is None
+    with client.websocket_connect("/v1/realtime", headers={"x-session-id": "guess"}) as socket:
+        assert json.loads(socket.receive_text())["error"]["code"] == "not_found"
 
 
 def test_an_unknown_session_is_not_found(serve):

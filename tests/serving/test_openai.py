@@ -12,7 +12,9 @@ from PIL import Image
 
 from svlm_jax.serving.access import Access
 from svlm_jax.serving.app import create_app
+from tests import clips
 from tests.serving.fakes import fake_hub
+from tests.streaming.streams import model
 
 openai = pytest.importorskip("openai", reason="needs OpenAI's client: pip install -e .[dev]")
 uvicorn = pytest.importorskip("uvicorn")
@@ -21,9 +23,14 @@ KEY = "a-key-nobody-guesses"
 
 
 @pytest.fixture
-def client():
+def hub():
+    return fake_hub(access=Access(api_key=KEY))
+
+
+@pytest.fixture
+def client(hub):
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(fake_hub(access=Access(api_key=KEY))), log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(create_app(hub), log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:
@@ -78,3 +85,36 @@ def test_a_stream_through_the_realtime_client(client):
             if len(texts) == 3:
                 break
         assert "caption 1" in texts and any(text.startswith("answer") for text in texts)
+
+
+def data_url(kind, data):
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+@pytest.mark.slow
+def test_chat_about_a_picture_and_a_video(client, hub, tmp_path):
+    """With a model behind it: a picture, a video, words as they are decoded, and a question that follows another."""
+    hub.scheduler.executor.vlm = model()
+    out = io.BytesIO()
+    Image.fromarray(clips.picture(5)).save(out, "PNG")
+    video = clips.render(tmp_path / "video.mp4", frames=8, rate=4)
+    shown = {
+        "image": {"type": "image_url", "image_url": {"url": data_url("image/png", out.getvalue())}},
+        "video": {"type": "video_url", "video_url": {"url": data_url("video/mp4", video.read_bytes())}},
+    }
+    for part in shown.values():
+        asked = [{"role": "user", "content": [part, {"type": "text", "text": "What is it?"}]}]
+        whole = client.chat.completions.create(model="fake", messages=asked, max_tokens=12)
+        text = whole.choices[0].message.content
+        assert whole.choices[0].finish_reason == "stop" and 1 <= whole.usage.completion_tokens <= 12
+        chunks = list(client.chat.completions.create(model="fake", messages=asked, max_tokens=12, stream=True))
+        words = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices[0].delta.content]
+        assert "".join(words) == text and chunks[-1].choices[0].finish_reason == "stop"
+        if whole.usage.completion_tokens > 5:
+            assert len(words) > 1, "words come in slices"
+        more = [*asked, {"role": "assistant", "content": text}, {"role": "user", "content": "And then?"}]
+        assert client.chat.completions.create(model="fake", messages=more, max_tokens=4).choices[0].message.content is not None
+    with pytest.raises(openai.BadRequestError, match="not base64"):
+        bad = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,!!"}}
+        asked = [{"role": "user", "content": [bad, {"type": "text", "text": "?"}]}]
+        client.chat.completions.create(model="fake", messages=asked)

@@ -1,6 +1,7 @@
 """The page in a real browser: captions of a drawn match, of a camera that shows one, a question, changes, a reload."""
 
 import importlib.util
+import io
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import av
 import pytest
+from PIL import Image
 
 from svlm_jax.synthetic.match import Match
 
@@ -87,6 +89,13 @@ def page(address, browser):
     assert not errors
 
 
+def shoot(page, name):
+    """Keeps what the page shows in the folder that SVLM_SCREENSHOTS names, as docs/page/ has it; without one, does nothing."""
+    if folder := os.environ.get("SVLM_SCREENSHOTS"):
+        with Image.open(io.BytesIO(page.screenshot())) as picture:
+            picture.convert("RGB").save(Path(folder) / f"{name}.webp", quality=60, method=6)
+
+
 def captions(page, panel=0):
     return page.locator(".panel").nth(panel).locator(".transcript li.caption span").all_text_contents()
 
@@ -96,6 +105,7 @@ def wait_for_captions(page, count, panel=0):
 
 
 def test_a_drawn_match_a_question_a_change_and_a_reload(page):
+    shoot(page, "empty")
     page.click("#add-match")
     wait_for_captions(page, 3)
     said = captions(page)
@@ -106,16 +116,19 @@ def test_a_drawn_match_a_question_a_change_and_a_reload(page):
     page.fill(".ask input", "Who has the ball?")
     page.click(".ask button")
     page.wait_for_selector(".answer img", timeout=60_000)
+    shoot(page, "answer")
 
     page.click(".settings summary")
     page.fill(".instructions", "Be calm.")
     page.fill(".vision", "8")
     page.click(".apply")
     page.wait_for_selector(".apply:has-text('Applied')", timeout=60_000)
+    shoot(page, "settings")
 
     page.reload()
     wait_for_captions(page, len(said))
     assert captions(page)[: len(said)] == said
+    shoot(page, "resumed")
     assert page.input_value(".instructions") == "Be calm." and page.input_value(".vision") == "8"
     assert "resumed" in page.locator(".state").text_content() or page.locator(".lag").text_content() != ""
 
@@ -130,6 +143,7 @@ def test_a_camera(page):
     assert any(WORDS.search(text) for text in captions(page))
     page.click(".pause")
     page.wait_for_selector(".pause:has-text('Go on')")
+    shoot(page, "camera-paused")
 
 
 def test_an_address_that_may_not_be_opened_is_a_sentence(page):
@@ -137,6 +151,7 @@ def test_an_address_that_may_not_be_opened_is_a_sentence(page):
     page.fill("#address", "rtsp://127.0.0.1/stream")
     page.keyboard.press("Enter")
     page.wait_for_selector(".state.bad:has-text('private network')", timeout=30_000)
+    shoot(page, "refused")
 
 
 def test_narrow_and_dark(page):
@@ -146,3 +161,4 @@ def test_narrow_and_dark(page):
     page.wait_for_selector(".panel")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 26)"
+    shoot(page, "narrow-dark")

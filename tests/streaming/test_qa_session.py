@@ -365,6 +365,14 @@ def test_the_answer_is_what_token_after_token_would_say():
         assert int(logits.argmax()) == said[n]
 
 
+def test_an_answer_in_slices_is_the_answer():
+    stream = watch(recall(), 0, 6)
+    whole = stream.ask(QUESTION)
+    *parts, answer = stream.answer(QUESTION, slice_tokens=2)
+    assert answer.tokens == whole.tokens and len(parts) == -(-(len(whole.tokens) - 1) // 2) - 1 > 0
+    assert all(answer.text.startswith(part) for part in parts)
+
+
 def test_follow_up_questions_stand_behind_the_dialogue():
     stream = watch(recall(), 0, 6)
     first = stream.ask(QUESTION)

@@ -162,6 +162,16 @@ def test_the_marker_is_cut_only_where_it_stands():
 # ------------------------------------------------------------------------------------------- windows
 
 
+@pytest.mark.parametrize("said", ["A goal ...", "A ... goal", "Wait. . ...", " ...", "so ....", "..", "ends ."])
+def test_words_that_have_been_told_stay(said):
+    session = model().stream(SETTINGS)
+    tokens = tuple(model().tokenizer.encode(said))
+    told = [session.words(tokens[:count]) for count in range(len(tokens) + 1)]
+    for earlier, later in zip(told, [*told[1:], session.text(tokens)], strict=True):
+        assert later.startswith(earlier)
+    assert told[-1] or said in (" ...", "..")
+
+
 @pytest.mark.parametrize(("seconds", "rounds"), [(1.0, 4), (2.0, 2), (4.0, 1), (3.0, 2)])
 def test_windows_are_counted_in_seconds(seconds, rounds):
     session = stream(chunk_seconds=seconds)
