@@ -1,4 +1,4 @@
-"""Who sees whom, and turned keys: what the implementations for XLA and Pallas share. The references spell it out again."""
+"""Masks and rotated keys, shared by the implementations for XLA and Pallas. The references spell them out again."""
 
 import jax
 import jax.numpy as jnp

@@ -5,7 +5,8 @@
     tensor   heads and MLP columns are cut and stay cut (Shoeybi et al. 2019)
 
 The batch is cut over data and fsdp together. Axes are Explicit: the sharding of an array is part of its type, and what the
-compiler may not guess is an error while tracing. What does not divide is an error too, never silently replicated.
+compiler may not guess is an error while tracing. An axis that does not divide evenly is an error
+too, and never silently replicated.
 """
 
 import dataclasses

@@ -137,7 +137,8 @@ def _kernel(tokens: int, heads: int, sink: int | None, window: int | None, inter
 
 
 def _each_row(function: Callable[..., Any], segment_ids: Tokens | None, tokens: int) -> Callable[..., Any]:
-    """The function over a batch, told which sequence each token of a row is of. What fills up the last block is one too."""
+    """The function over a batch, told which sequence each token of a row is of. The filling of the last block is a
+    sequence of its own."""
     if segment_ids is None:
         return jax.vmap(function)
     ids = jnp.pad(segment_ids, ((0, 0), (0, _padded(tokens) - tokens)), constant_values=-1)

@@ -1,4 +1,4 @@
-"""Who sees whom, in blocks: which blocks of columns a block of rows must visit, and which of them need no mask.
+"""Masks by block: which blocks of columns a block of rows must visit, and which of them need no mask.
 
               columns (keys), blocks of `keys`
              0    1    2    3    4    5

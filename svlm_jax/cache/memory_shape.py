@@ -37,7 +37,7 @@ class MemoryShape:
 
     @property
     def vision(self) -> int:
-        """Slots behind the prefix; all slots together are a multiple of 8, which GPU kernels need."""
+        """Slots after the prefix; all slots together are a multiple of 8, which GPU kernels need."""
         return self.budget + self.clip + -(self.prefix + self.budget + self.clip) % 8
 
     @property

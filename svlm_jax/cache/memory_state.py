@@ -128,9 +128,9 @@ def take_meta(meta: TokenMeta, slots: Int[Array, "B chosen"]) -> TokenMeta:
 def positions(
     meta: TokenMeta, live: Bool[Array, "B vision"], shape: MemoryShape, mode: Positions
 ) -> tuple[Float[Array, "B 3 vision"], Float[Array, "B"]]:
-    """(t, h, w) positions of tokens in order of the stream (any value where not live), and the first position behind them.
+    """(t, h, w) positions of tokens in order of the stream (any value where not live), and the first position after them.
 
-    All of the video is one block behind the prefix: cells of its k-th grid stand behind it at (⌊k · step⌋, row, column),
+    All of the video is one block after the prefix: cells of its k-th grid stand at (⌊k · step⌋, row, column),
     as the models were trained. Contiguous positions count the grids that have any token left; with 1-D positions, the tokens.
     """
     if not shape.step:

@@ -104,5 +104,5 @@ def compress(
 
 
 def compact(kept: Bool[Array, " vision"], budget: int) -> Int[Array, " budget"]:
-    """Slots of the kept, in order; behind them any slot."""
+    """The slots that are kept, in order; the places after them hold any slot."""
     return jnp.nonzero(kept, size=budget, fill_value=0)[0].astype(jnp.int32)

@@ -288,7 +288,7 @@ class _Row:
         self._add(ids, unlearned, np.asarray(tokens.pos_offset)[:, at], np.array(tokens.pos_step)[at])
 
     def gap(self, pos_step: float) -> None:
-        """Positions that nothing stands at: the token before them goes so much further."""
+        """Leaves so many positions unused after the last token, as if tokens stood there."""
         self._parts[-1][-1][-1] += pos_step
 
     def _add(self, *part: np.ndarray) -> None:

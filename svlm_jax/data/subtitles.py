@@ -1,8 +1,8 @@
 """SubRip (.srt) and WebVTT (.vtt), read by their time lines: what stands between two of them is the text of the first.
 
 Blank lines separate cues in a good file, and are missing, doubled or inside cues in many others, so they decide nothing but
-what they alone can: whether a line above a time line is a cue's name or the last line of the cue before. Captions that roll
-up, as automatic ones do, show a line again while the next one comes: each of their lines is taken once.
+what they alone can: whether a line above a time line is a cue's name or the last line of the cue before. Automatic captions
+often roll up: a line is shown again while the next one comes. Each of their lines is taken only once.
 """
 
 import collections

@@ -36,7 +36,7 @@ from svlm_jax.models.functional import Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What stands behind the video, padded to a static length.
+    """The text after the video, padded to a static length.
 
     Attributes:
       token: ids. valid: the real ones. asked: those that choose pages: the words of the newest question.

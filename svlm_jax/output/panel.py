@@ -104,7 +104,7 @@ def side_by_side(left: RenderableType, right: RenderableType) -> Table:
 def progress(status: Status, position: float, seconds: float, wall: float) -> RenderableType:
     """Where the stream stands: of how much, and how long the rest will take, where its end is known.
 
-    seconds: of video that took `wall` seconds, behind the first caption, whose programs had to be compiled.
+    seconds: of video that took `wall` seconds, after the first caption, whose programs had to be compiled.
     """
     if status.end is None:
         return Text(f"at {clock(position)}", style="dim")

@@ -15,10 +15,10 @@ from svlm_jax.streaming.schedule import clock
 class Tally(Closing):
     """Counts captions, answers, and seconds of video watched, dropped and passed; `lines` is the summary.
 
-    The speed is that of what came behind the first caption, for which programs are compiled.
+    The speed is that of what came after the first caption, for which programs are compiled.
 
     Attributes:
-      seconds, wall: of video behind the first caption, and of time that they took.
+      seconds, wall: of video after the first caption, and of time that they took.
     """
 
     def __init__(self, files: Sequence[str | Path] = ()) -> None:

@@ -84,7 +84,7 @@ class Terminal(Closing):
         self._above: list[RenderableType] = []  # rows that wait for the next drawing
         self._silence: _Silence | None = None
         self._last: Caption | None = None
-        self._seconds, self._first, self._wall = 0.0, 0.0, 0.0  # of video behind the first caption, and of time
+        self._seconds, self._first, self._wall = 0.0, 0.0, 0.0  # of video after the first caption, and of time
         self._stage, self._since = "", time.monotonic()
         self._waiting = Spinner("dots")
         self._handlers: list[tuple[logging.StreamHandler, object]] = []

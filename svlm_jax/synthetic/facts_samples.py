@@ -3,7 +3,7 @@
     prefix | <grid> <grid> ... | question 1 | answer 1 | question 2 | answer 2 ...
                                             ^^^^^^^^^^              ^^^^^^^^^^ learned
 
-Token for token what `streaming.dialogue` puts before and behind a video, the questions after the first as follow-ups.
+Token for token what `streaming.dialogue` puts before and after a video, the questions after the first as follow-ups.
 """
 
 import dataclasses
@@ -137,13 +137,13 @@ class FactSamples:
             learned |= {len(tokens) + i: token for i, token in enumerate(said)}
             if self._settings.early:
                 flag = len(before) + turn.asked.index(True) + len(dialogue.encode(ASKED))
-                learned |= dict.fromkeys((flag + 1, flag + 2), said[0])  # behind the flag, and behind the whole question
+                learned |= dict.fromkeys((flag + 1, flag + 2), said[0])  # after the flag, and after the whole question
             tokens += said
             answer = _answered(fact, (*turn.history, (turn.text, fact.answer)))
         return tokens, [learned.get(place, IGNORED) for place in range(len(tokens))]
 
     def _positions(self, number: int, tokens: np.ndarray) -> np.ndarray:
-        """(3, T) float32; the temporal grids of a clip that is spread lie further apart, the text behind them further on."""
+        """(3, T) float32; the temporal grids of a clip that is spread lie further apart, the text after them further on."""
         model, settings = self._dialogue.model, self._settings
         rows, columns = self._cells
         merge = round(model.vision.clip_patches(1) ** 0.5)
@@ -162,5 +162,5 @@ class FactSamples:
 
 
 def _answered(fact: Fact, history: Sequence[tuple[str, str]]) -> Answer:
-    """What a follow-up question stands behind."""
+    """The dialogue before a follow-up question."""
     return Answer(fact.question, fact.answer, (), 0.0, (), None, None, tuple(history), 0.0, 0.0, 0.0)

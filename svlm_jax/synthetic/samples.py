@@ -17,7 +17,7 @@ from svlm_jax.synthetic.world import HEIGHT, TEAMS, TICKS, WIDTH, Event
 from svlm_jax.video.resize import resize
 
 LENGTHS = 64  # samples whose length was asked for, and that wait to be loaded
-MEMORY = " score"  # what stands behind it must be remembered
+MEMORY = " score"  # what follows it must be remembered
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,7 +42,7 @@ def token_id(text: str) -> int:
 def write_tokenizer(folder: str | Path, words: Sequence[str] = PLAIN, streaming: Mapping[str, Any] = STREAMING) -> None:
     """Writes a new folder with tokenizer.json and its settings; CheckpointError when it exists.
 
-    words: one token each, behind the bytes and the marks. streaming: how the model is to be streamed.
+    words: one token each, after the bytes and the marks. streaming: how the model is to be streamed.
     """
     characters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(characters)}, []))

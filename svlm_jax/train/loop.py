@@ -162,7 +162,7 @@ class Loop:
         return {"eval_loss": loss / max(tokens, 1), "eval_accuracy": correct / max(tokens, 1)}
 
     def _one(self, state: TrainState, frozen: Flat, done: int, preemption: Preemption) -> tuple[TrainState, Record | None]:
-        """The step behind `done` others; (the state as it was, None) when the machine is wanted back in the middle.
+        """The step after `done` others. When the machine is wanted back in the middle of it: (the state as it was, None).
 
         A published step takes minutes, longer than schedulers wait; what it has added up is dropped.
         """

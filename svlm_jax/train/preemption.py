@@ -1,8 +1,8 @@
-"""A SIGTERM or a Ctrl-C to any process of a run is heard by all of them behind the same micro-batch.
+"""A SIGTERM or a Ctrl-C to any process of a run stops all of them after the same micro-batch.
 
-jax.experimental.multihost_utils.reached_preemption_sync_point would do that too, if nobody else called it. Orbax does, with the
-number of every step that it saves: an agreement on one user's numbers is a number that the other's never reach, and the run
-goes on until it is killed. Here the processes agree by a collective of one flag each.
+jax.experimental.multihost_utils.reached_preemption_sync_point would do that too, if nothing else called it. Orbax does, and
+counts saved steps where this run counts micro-batches: the processes could agree to stop at a number that is never reached, and
+the run would go on until it is killed. Here each process gives one flag to a collective, and all of them see the result.
 """
 
 import signal
@@ -46,7 +46,7 @@ class Preemption:
             signal.signal(number, before or signal.SIG_DFL)
 
     def asked(self) -> bool:
-        """The same answer in every process; each calls it once behind every micro-batch.
+        """The same answer in every process; each calls it once after every micro-batch.
 
         With several processes it is the answer to the call before, which is there already: nobody waits for it.
         """
