@@ -181,13 +181,11 @@ def measure(model: str, streams: int, seconds: int, arguments: Sequence[str]) ->
         ]
         busy = [round(seconds_busy / (time.monotonic() - begun), 3) for seconds_busy in busy]
         found: list[dict[str, Any]] = []
-        peak = rss_early
         while len(found) < streams:
             item = results.get(timeout=seconds + 300)
             if isinstance(item, list):
                 found += item
-            peak = max(peak, rss(server.pid))
-        late, rss_late = scrape(port), rss(server.pid)
+        late, rss_late, peak = scrape(port), rss(server.pid), rss_peak(server.pid)
         for worker in workers:
             worker.join()
     finally:
@@ -248,6 +246,12 @@ def rss(pid: int) -> int:
     """Bytes of a process in memory."""
     with open(f"/proc/{pid}/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def rss_peak(pid: int) -> int:
+    """The most bytes of a process in memory so far."""
+    with open(f"/proc/{pid}/status") as file:
+        return 1024 * int(re.findall(r"VmHWM:\s+(\d+)", file.read())[0])
 
 
 def main() -> None:
