@@ -10,6 +10,7 @@ examples:
   svlm train match loop.steps=2000 optimizer.learning_rate=1e-3
   svlm train match --export ./my-model                                  its newest checkpoint, for `--model ./my-model`
   svlm train sft_stage1 partition.lora.rank=16                          with LoRA adapters (docs/training.md)
+  svlm train sft_stage1 partition.lora.rank=16 --export-adapter ./mine  the adapters alone, in the format of peft
   svlm train my_config.py                                               a file of your own
 
 A run that is started again goes on after its newest checkpoint. SIGTERM or Ctrl-C saves, and ends it with exit code 42.
@@ -31,6 +32,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     )
     parser.add_argument("changes", nargs="*", metavar="name=value", help="settings to change, such as loop.steps=100")
     parser.add_argument("--export", metavar="FOLDER", help="do not train: write the newest checkpoint as a Hugging Face folder")
+    parser.add_argument(
+        "--export-adapter",
+        metavar="FOLDER",
+        help="do not train: write the LoRA adapters of the newest checkpoint alone, as a folder that peft reads",
+    )
     # SIGTERM is for the run to hear.
     parser.set_defaults(signals=(signal.SIGINT,))
     return parser
@@ -41,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from svlm_jax.train.config import load_config
-    from svlm_jax.train.run import export_run, run
+    from svlm_jax.train.run import export_adapter, export_run, run
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -49,9 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(line, markup=False)
 
     config = load_config(arguments.config, arguments.changes)
-    if arguments.export is not None:
-        step = export_run(config, arguments.export)
-        say(f"step {step:,} of {config.name} is in {arguments.export}")
+    for write, folder in ((export_run, arguments.export), (export_adapter, arguments.export_adapter)):
+        if folder is not None:
+            say(f"step {write(config, folder):,} of {config.name} is in {folder}")
+    if arguments.export or arguments.export_adapter:
         return 0
     outcome = run(config, say)
     say(f"{config.name} {outcome}")

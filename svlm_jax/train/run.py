@@ -15,12 +15,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from svlm_jax import sharding
-from svlm_jax.checkpoint import hf
+from svlm_jax.checkpoint import hf, peft
 from svlm_jax.checkpoint.export import export
 from svlm_jax.data.chunks import Batch, ChunkBuilder, blank_sample
 from svlm_jax.data.pipeline import Pipeline
 from svlm_jax.data.samples import AnnotatedVideos, Samples
-from svlm_jax.errors import OutputError
+from svlm_jax.errors import ConfigError, OutputError
 from svlm_jax.host.folders import alone
 from svlm_jax.models import flat_params, registry
 from svlm_jax.models.config import ModelConfig
@@ -35,7 +35,7 @@ from svlm_jax.train.config import AnnotationSet, DataConfig, FactSet, ModelSourc
 from svlm_jax.train.loop import Loop, Outcome
 from svlm_jax.train.metrics import JsonLines, Reports, TensorBoard, WeightsAndBiases, Writer
 from svlm_jax.train.optimizer import make_optimizer, schedule
-from svlm_jax.train.state import init_flat, init_state, merged, place_flat
+from svlm_jax.train.state import TrainState, init_flat, init_state, merged, place_flat
 from svlm_jax.train.step import Step
 
 logger = logging.getLogger(__name__)
@@ -127,22 +127,38 @@ def _run(config: TrainConfig, say: Say) -> Outcome:
 
 def export_run(config: TrainConfig, folder: str | Path) -> int:
     """Writes the newest checkpoint of a run as a new Hugging Face folder in float32, adapters merged; returns its step."""
-    source = Source.of(config.model)
-    config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, steps=max(config.loop.steps, 1)))
-    mesh = sharding.make_mesh(config.mesh)
-    optimizer = make_optimizer(config.optimizer, config.loop.steps)
-    step = Step(source.config, config.compute, config.partition, optimizer, mesh)
-    flat = source.flat(mesh, config.seed)
-    _, frozen = config.partition.split(flat)
-    dtype = config.compute.dtype
-    identity = Identity(source.config, checksum({path: leaf.astype(dtype) for path, leaf in frozen.items()}), {})
-    with contextlib.closing(Checkpoints(config.home / "checkpoints", identity, keep=config.loop.keep)) as checkpoints:
-        state, _ = checkpoints.restore(step.state)
+    source, state, frozen = _newest(config)
     # The frozen weights as they were loaded, not as they were rounded for the run.
     whole = jax.jit(functools.partial(merged, lora=config.partition.lora))(state.params, frozen)
     params = jax.tree.map(np.asarray, flat_params.to_model(jax.device_get(whole)))
     export(folder, source.config, params, tokenizer_from=source.folder)
     return int(state.step)
+
+
+def export_adapter(config: TrainConfig, folder: str | Path) -> int:
+    """Writes the adapters of a run's newest checkpoint alone, as a new folder of peft's; returns its step."""
+    lora = config.partition.lora
+    if not lora.rank:
+        raise ConfigError(f"the run {config.name} trains whole weights (lora.rank is 0), expected one with adapters.")
+    source, state, _ = _newest(config)
+    adapters = {path: np.asarray(leaf) for path, leaf in jax.device_get(state.params).items()}
+    peft.save(folder, source.config, adapters, alpha=lora.alpha, base=config.model.checkpoint)
+    return int(state.step)
+
+
+def _newest(config: TrainConfig) -> tuple["Source", TrainState, Flat]:
+    """A run's model, the state of its newest checkpoint, and its frozen weights in float32."""
+    source = Source.of(config.model)
+    config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, steps=max(config.loop.steps, 1)))
+    mesh = sharding.make_mesh(config.mesh)
+    optimizer = make_optimizer(config.optimizer, config.loop.steps)
+    step = Step(source.config, config.compute, config.partition, optimizer, mesh)
+    _, frozen = config.partition.split(source.flat(mesh, config.seed))
+    dtype = config.compute.dtype
+    identity = Identity(source.config, checksum({path: leaf.astype(dtype) for path, leaf in frozen.items()}), {})
+    with contextlib.closing(Checkpoints(config.home / "checkpoints", identity, keep=config.loop.keep)) as checkpoints:
+        state, _ = checkpoints.restore(step.state)
+    return source, state, frozen
 
 
 @dataclasses.dataclass(frozen=True)

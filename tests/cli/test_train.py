@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from launch import train as launched
-from svlm_jax.checkpoint import hf
+from svlm_jax.checkpoint import hf, peft
 from svlm_jax.cli import main as cli
 from svlm_jax.train import run as training
 from tests import checkpoints
@@ -17,12 +17,18 @@ MAINS = [lambda argv: cli.main(["train", *argv]), launched.main]
 @pytest.mark.slow
 def test_a_run_is_exported_and_both_commands_are_one(tmp_path, capsys):
     arguments = [TINY, f"folder={tmp_path}", f"model.tokenizer={checkpoints.tiny()}", "loop.steps=1", "evaluation=None"]
-    arguments += ["data.pipeline.batch=8"]  # a sample a device
+    arguments += ["data.pipeline.batch=8", "optimizer.warmup=0", "partition.lora.rank=2"]  # a sample a device
     assert cli.main(["train", *arguments]) == 0
     assert "tiny finished" in " ".join(capsys.readouterr().err.split())
     assert launched.main([*arguments, "--export", str(tmp_path / "model")]) == 0
     assert "step 1 of tiny is in" in " ".join(capsys.readouterr().err.split())
-    assert hf.load(tmp_path / "model").config.text.num_layers > 0
+    whole = hf.load(tmp_path / "model")
+    assert cli.main(["train", *arguments, "--export-adapter", str(tmp_path / "adapter")]) == 0
+    adapters, scale = peft.load(tmp_path / "adapter", whole.config)
+    up = adapters["decoder.layers.attn.qkv.weight.lora_up"]
+    assert scale == 8 and up.shape[:2] == (whole.config.text.num_layers, 2) and abs(up).max() > 0
+    assert cli.main(["train", *arguments[:-1], "partition.lora.rank=0", "--export-adapter", str(tmp_path / "none")]) == 2
+    assert "trains whole weights (lora.rank is 0)" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("main", MAINS)
