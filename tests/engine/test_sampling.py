@@ -81,6 +81,8 @@ def test_greedy_takes_the_best_that_is_not_suppressed():
     best, second = np.argsort(LOGITS)[::-1][:2]
     assert drawn(key_of(0)[None], Sampling(temperature=0), 1) == best
     assert drawn(key_of(0)[None], Sampling(temperature=0, suppress=(int(best),)), 1) == second
+    gone = penalize(jnp.asarray(LOGITS), jnp.zeros(64, bool), *settled(Sampling(suppress=(int(best),))))
+    assert gone[best] == -np.inf and np.isfinite(gone).sum() == 63
 
 
 def test_each_lane_has_settings_of_its_own():
