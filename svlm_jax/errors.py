@@ -7,6 +7,7 @@ class SvlmError(Exception):
     """Something the user gave does not fit: the message names the thing and says what was expected."""
 
     def __init__(self, message: str = "") -> None:
+        message = " ".join(message.splitlines())  # of what libraries and files say, too, comes one sentence
         # A value of a megabyte in a file must not become a sentence of one.
         super().__init__(message if len(message) <= LONGEST else f"{message[: LONGEST - 500]} … {message[-400:]}")
 

@@ -36,12 +36,15 @@ def load(folder: str | Path, abstract: Any) -> Any:
         raise CheckpointError(f"{folder} is no folder, expected one that Orbax has written.")
     try:
         stored = _leaves(v1.metadata(folder).metadata)
-    except (ValueError, OSError, v1.errors.InvalidLayoutError) as error:
-        raise CheckpointError(f"{folder} was not written by Orbax, or is incomplete.") from error
+    except Exception as error:  # of any kind: it depends on where the damage is
+        raise CheckpointError(f"{folder} was not written by Orbax, or is damaged or incomplete.") from error
     every = _leaves(abstract)
     wanted = _filled(every)
     _compare(folder, stored, wanted)
-    loaded = _leaves(v1.load(folder, _nested(wanted)))
+    try:
+        loaded = _leaves(v1.load(folder, _nested(wanted)))
+    except Exception as error:
+        raise CheckpointError(f"{folder} is damaged: its arrays cannot be read.") from error
     empty = {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in every.items() if path not in wanted}
     return jax.tree.unflatten(jax.tree.structure(abstract), [(loaded | empty)[path] for path in every])
 

@@ -5,6 +5,7 @@ A frame is shown only if it stands on screen before the moment; `NEAR` covers th
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from PIL import Image
 from svlm_jax.errors import SourceError
 from svlm_jax.models.resize_rule import PUBLISHED, ResizeRule
 from svlm_jax.video.chunk import Chunk
+from svlm_jax.video.container import MAX_INPUT_PIXELS
 from svlm_jax.video.sampler import NEAR
 from svlm_jax.video.source import Source, open_source, picture_span
 
 MARGIN = NEAR + 1e-3  # s
 PICTURES = (".jpg", ".jpeg", ".png")
+FORMATS = ("JPEG", "PNG")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +59,23 @@ class Video:
 
     def _frames(self) -> Iterator[tuple[float, np.ndarray]]:
         rate = self._rate()
+        most = self.options.get("max_input_pixels", MAX_INPUT_PIXELS)
         for number, path in enumerate(self._pictures()):
-            with Image.open(path) as picture:
-                yield number / rate, np.asarray(picture.convert("RGB"))
+            yield number / rate, _picture(path, most)
+
+
+def _picture(path: Path, most: int) -> np.ndarray:
+    """uint8 RGB (H, W, 3); SourceError for what is no picture, or declares more than so many pixels."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is said below
+            with Image.open(path, formats=FORMATS) as picture:
+                width, height = picture.size
+                if width * height > most:
+                    raise SourceError(f"{path} declares {width}x{height} pixels; expected at most {most}.")
+                return np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        raise SourceError(f"{path} is no picture that can be decoded; expected JPEG or PNG.") from None
 
 
 def seconds(video: Video, start: float, end: float, *, fps: float) -> Iterator[Chunk]:

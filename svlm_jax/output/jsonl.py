@@ -70,7 +70,7 @@ class _JsonLinesFormat:
         try:
             item = json.loads(record)
             return answer_start(float(item["at"])) if item.get("type") == "answer" else float(item["start"])
-        except (AttributeError, KeyError, TypeError):
+        except (AttributeError, KeyError, TypeError, OverflowError, RecursionError):
             raise ValueError(record) from None
 
 

@@ -8,26 +8,35 @@ The id of a stream is its client's key, so it stands in no name and no file.
 
 import dataclasses
 import hashlib
-import json
 import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from svlm_jax.cache.window import WindowConfig
 from svlm_jax.checkpoint import orbax_io
-from svlm_jax.engine.sampling import Sampling
-from svlm_jax.errors import CheckpointError
+from svlm_jax.errors import CheckpointError, SvlmError
 from svlm_jax.host.files import write_json
 from svlm_jax.host.folders import current, replace_folder
-from svlm_jax.serving.stream import StreamOptions
+from svlm_jax.host.json_files import read_object
+from svlm_jax.host.schema import Choice, Kind, Nullable, Number, Object, Record, Text, Whole
+from svlm_jax.serving.stream import Late, StreamOptions
+from svlm_jax.streaming.settings import sampling_from_json, window_from_json
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 LAYOUT = "stream.json"
+_OPTIONS: Mapping[str, Kind[Any]] = {
+    "system": Text(),
+    "query": Nullable(Text()),
+    "window": Object(),
+    "sampling": Object(),
+    "previous_text": Text(),
+    "late": Choice(get_args(Late)),
+    "seed": Whole(),
+}
 
 
 class Snapshots:
@@ -74,15 +83,18 @@ class Snapshots:
         if folder is None:
             return None
         try:
-            about = json.loads((folder / LAYOUT).read_text(encoding="utf-8"))
-            if about["format"] != FORMAT or about["fingerprint"] != self._fingerprint:
+            about = Record(read_object(folder / LAYOUT, CheckpointError), str(folder / LAYOUT), CheckpointError)
+            if (about.get("format", Whole()), about.get("fingerprint", Text())) != (FORMAT, self._fingerprint):
                 logger.warning("a snapshot was made by another model or other settings, and is left alone")
                 return None
-            state = orbax_io.load(folder / "state", self._like())
-            return {**about, "options": options_from_json(about["options"]), "state": state}
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
+            return {
+                "position": about.get("position", Number(least=0)),
+                "chunks": about.get("chunks", Whole(least=0)),
+                "saved_at": about.get("saved_at", Number(least=0)),
+                "options": options_from_json(about.get("options", Object()), about.where),
+                "state": orbax_io.load(folder / "state", self._like()),
+            }
+        except SvlmError as error:
             logger.warning("a snapshot cannot be read: %s", error)
             return None
 
@@ -110,9 +122,12 @@ class Snapshots:
         return self.root / hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
-def options_from_json(data: Mapping[str, Any]) -> StreamOptions:
-    """The options that `dataclasses.asdict` wrote."""
-    sampling: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in data["sampling"].items()
-    }
-    return StreamOptions(**{**data, "window": WindowConfig(**data["window"]), "sampling": Sampling(**sampling)})
+def options_from_json(data: Any, where: str) -> StreamOptions:
+    """The options that `dataclasses.asdict` wrote; CheckpointError when they are none."""
+    given = Record(data, where, CheckpointError).fields(_OPTIONS)
+    missing = sorted({"system", "window", "sampling"} - set(given))
+    if missing:
+        raise CheckpointError(f"{where}: it lacks {missing[0]}")
+    window = window_from_json(given["window"], f"{where}, window")
+    sampling = sampling_from_json(given["sampling"], f"{where}, sampling")
+    return StreamOptions(**{"query": None, **given, "window": window, "sampling": sampling})

@@ -88,8 +88,7 @@ class StreamSettings:
         if fields.get("sampling") is not None:
             fields["sampling"] = sampling_from_json(fields["sampling"], f"{where}, sampling")
         if "window" in fields:
-            window = Record(fields["window"], f"{where}, window", CheckpointError).fields(_WINDOW)
-            fields["window"] = WindowConfig(**window)
+            fields["window"] = window_from_json(fields["window"], f"{where}, window")
         return cls(**fields)
 
 
@@ -118,3 +117,7 @@ _SETTINGS: Mapping[str, Kind[Any]] = {
 
 def sampling_from_json(data: Any, where: str) -> Sampling:
     return Sampling(**Record(data, where, CheckpointError).fields(_SAMPLING))
+
+
+def window_from_json(data: Any, where: str) -> WindowConfig:
+    return WindowConfig(**Record(data, where, CheckpointError).fields(_WINDOW))

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from svlm_jax.errors import ConfigError, DataError
+from svlm_jax.errors import ConfigError, DataError, OutputError
 from svlm_jax.host import schema
 from svlm_jax.host.files import Appender, write_text, writing
 from svlm_jax.host.json_files import parse
+from svlm_jax.host.text_files import read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class JsonLines:
     """One JSON object a step. Steps from `first` on are taken out first: a resumed run goes through them again."""
 
     def __init__(self, path: Path, first: int = 1) -> None:
-        kept = [line for line in _lines(path) if _step(line) is not None and (_step(line) or 0) < first]
+        kept = [line for line in _lines(path) if (step := _step(line)) is not None and step < first]  # others are damaged
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "".join(f"{line}\n" for line in kept))
@@ -124,11 +125,11 @@ def duration(seconds: float) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return read_bytes(path, OutputError).decode("utf-8", "replace").split("\n") if path.exists() else []
 
 
 def _step(text: str) -> int | None:
-    """The step of a line; None for one that a killed process left unfinished."""
+    """The step of a line; None for one that a killed process left unfinished, or that a disk has damaged."""
     try:
         return schema.Record(parse(text, "a line", DataError), "a line", DataError).get("step", schema.Whole(least=0))
     except DataError:

@@ -13,13 +13,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from svlm_jax.errors import SourceError
 
 ATTEMPTS = 5  # in a row that bring no byte
 PAUSE = 0.2  # s; before the second attempt, doubled before each further one
 SKIP = 1 << 18  # bytes; so far ahead it is quicker to read on than to ask anew
+HEAD = 1 << 14  # bytes; what begins with as many equal ones is the same stream from its beginning
+URL_SIGNS = "%/?:@!$&'()*+,;=~"  # that stand for themselves; all others are written as bytes of UTF-8
+DIGITS = 18  # of a length; no file has more
 PLAYLISTS = ("mpegurl", "dash+xml")  # in a content type: FFmpeg follows these by itself
 
 
@@ -48,14 +51,22 @@ class HttpFile(io.RawIOBase):
 
     def __init__(self, url: str, name: str, *, timeout: float, options: Mapping[str, str]):
         self.name, self._timeout = name, timeout
-        self._url, self._headers, self._context = _request(url, options)
+        try:
+            self._url, self._headers, self._context = _request(url, options)
+        except ValueError:
+            raise SourceError(f"{name} is no address that can be opened.") from None
+        self._agent = options.get("user_agent", "svlm-jax")
         self._position, self.problem = 0, cast(str | None, None)
+        self._ahead = b""  # what was read, and is yet to be asked for
         self._response: _Response | None = None
         status, response = self._ask(0)
         self._response = response
-        total = response.headers.get("Content-Range", "").rpartition("/")[2] if status == 206 else ""
-        length = total or response.headers.get("Content-Length", "")
-        self.length = int(length) if length.isdecimal() else None
+        part = response.headers.get("Content-Range", "") if status == 206 else ""
+        if status == 206 and not part.startswith("bytes 0-"):
+            self.close()
+            raise SourceError(f"{name} cannot be opened: the server sends another part of it than its beginning.")
+        lengths = (part.rpartition("/")[2], response.headers.get("Content-Length", ""))
+        self.length = next((int(length) for length in lengths if length.isdecimal() and len(length) <= DIGITS), None)
         self._ranges = self.length is not None and (status == 206 or response.headers.get("Accept-Ranges") == "bytes")
         self._mark = response.headers.get("ETag") or response.headers.get("Last-Modified")
         kind = response.headers.get("Content-Type", "").lower()
@@ -69,13 +80,20 @@ class HttpFile(io.RawIOBase):
         return self._ranges
 
     def tell(self) -> int:
-        return self._position
+        return self._position - len(self._ahead)
+
+    def head(self) -> bytes:
+        """The first bytes, as many as tell one stream from another, before anything is read; `read` gives them too."""
+        while len(self._ahead) < HEAD and (data := self._fetch(HEAD - len(self._ahead))):
+            self._ahead += data
+        return self._ahead
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if not self._ranges or self.length is None:
             raise OSError("this server cannot send a part of a file")
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.length}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.length}[whence]
         target = base + offset
+        self._ahead = b""
         skipped = target - self._position
         if skipped and self._response is not None:
             if 0 < skipped <= SKIP:
@@ -88,6 +106,13 @@ class HttpFile(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """At most so many bytes; none at the end."""
+        if self._ahead:
+            size = len(self._ahead) if size < 0 else size
+            data, self._ahead = self._ahead[:size], self._ahead[size:]
+            return data
+        return self._fetch(size)
+
+    def _fetch(self, size: int) -> bytes:
         problem = ""
         for attempt in range(ATTEMPTS):
             if self.problem is not None or (self.length is not None and self._position >= self.length):
@@ -138,11 +163,10 @@ class HttpFile(io.RawIOBase):
 
     def _ask(self, position: int) -> tuple[int, _Response]:
         # `identity`: the length is that of the file, not of a compressed form. Servers that cannot send ranges ignore them.
-        headers = {**self._headers, "Accept-Encoding": "identity", "Range": f"bytes={position}-"}
-        credentials = headers.pop("Authorization", None)
+        headers = {"User-Agent": self._agent, "Accept-Encoding": "identity", "Range": f"bytes={position}-"}
         request = urllib.request.Request(self._url, headers=headers)
-        if credentials:  # not passed on to where it may be redirected
-            request.add_unredirected_header("Authorization", credentials)
+        for field, value in self._headers.items():  # not passed on to where it may be redirected
+            request.add_unredirected_header(field, value)
         try:
             response = urllib.request.urlopen(request, timeout=self._timeout, context=self._context)
             return response.status, cast(_Response, response)
@@ -151,7 +175,7 @@ class HttpFile(io.RawIOBase):
             error.close()
             if error.code < 500:
                 raise SourceError(f"{self.name} cannot be opened: {problem}.") from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # the last: of hosts and headers that are none
             problem = _words(error)
         if self._position or self._response is not None:
             raise OSError(problem)
@@ -159,10 +183,13 @@ class HttpFile(io.RawIOBase):
 
 
 def _request(url: str, options: Mapping[str, str]) -> tuple[str, dict[str, str], ssl.SSLContext | None]:
-    """A URL without its credentials and fragment, the headers, and how certificates are checked; names are FFmpeg's."""
+    """A URL without its credentials and fragment, the headers that are for its server alone, and how certificates are checked.
+
+    Names of options are FFmpeg's. ValueError when it is no URL.
+    """
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
-    headers = {"User-Agent": options.get("user_agent", "svlm-jax")}
+    headers = {}
     if at:
         name, _, word = user.partition(":")
         pair = f"{unquote(name)}:{unquote(word)}"
@@ -175,7 +202,9 @@ def _request(url: str, options: Mapping[str, str]) -> tuple[str, dict[str, str],
     if parts.scheme.lower() == "https" and options.get("tls_verify") == "0":
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return urlunsplit((parts.scheme, host, parts.path, parts.query, "")), headers, context
+    host = host if host.isascii() else host.encode("idna").decode()
+    path, query = (quote(part, safe=URL_SIGNS) for part in (parts.path, parts.query))
+    return urlunsplit((parts.scheme, host, path, query, "")), headers, context
 
 
 def _words(error: BaseException) -> str:
@@ -183,6 +212,8 @@ def _words(error: BaseException) -> str:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
         return "no answer within the time limit"
+    if isinstance(cause, http.client.IncompleteRead):
+        return "the server closed the connection"
     if isinstance(cause, BaseException):
         return (getattr(cause, "strerror", None) or type(cause).__name__).rstrip(".")
     return str(cause).rstrip(".")

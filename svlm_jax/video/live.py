@@ -16,6 +16,10 @@ from svlm_jax.video.reader import Decoded, VideoReader
 LATE = 1.0  # s; frames further behind the wall clock than this are stamped with it
 
 
+class BeginsAnewError(SourceError):
+    """A peer that went away sends its stream from the beginning again: there is nothing to go on with."""
+
+
 class LiveClock:
     """Stream time of live frames: seconds of wall time since the stream was opened.
 
@@ -87,6 +91,8 @@ def live_frames(
     def again() -> VideoReader:
         try:
             return connect()
+        except BeginsAnewError:
+            raise
         except SourceError as error:
             raise Again(str(error).rstrip(".")) from None
 

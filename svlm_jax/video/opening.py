@@ -20,7 +20,7 @@ from svlm_jax.video.chunk import SourceInfo
 from svlm_jax.video.chunk_queue import ChunkQueue
 from svlm_jax.video.frame_source import FrameSource, array_frames
 from svlm_jax.video.http_file import HttpFile
-from svlm_jax.video.live import LiveClock, camera, live_frames
+from svlm_jax.video.live import BeginsAnewError, LiveClock, camera, live_frames
 from svlm_jax.video.reader import Decoded, VideoReader
 
 # What opens `scheme:rest`: a function, or where to find it ("module:function"), imported when it is first asked for.
@@ -135,18 +135,33 @@ def _open_url(url: str, scheme: str, how: How) -> Opened:
     name = mask(url)
     if scheme not in ("http", "https"):
         return _open_live(url, name, scheme, how)
-    file = HttpFile(url, name, timeout=how.timeout, options=how.options)
+
+    def open_file() -> HttpFile:
+        return HttpFile(url, name, timeout=how.timeout, options=how.options)
+
+    def once(file: HttpFile, live: bool | None) -> VideoReader:
+        return how.reader(url, name, file=cast(IO[bytes], file), live=live, endless=False, seekable=False)
+
+    def again() -> VideoReader:
+        fresh = open_file()
+        if fresh.head() == head:
+            fresh.close()
+            raise BeginsAnewError(f"{name} broke off, and its server sends it from the beginning again; expected the rest.")
+        return once(fresh, live=True)
+
+    file, head, connect = open_file(), b"", None
     if file.playlist:
         file.close()
         reader = how.reader(url, name, live=None, endless=False, seekable=False)
     elif file.length is not None:
         reader = how.reader(url, name, file=cast(IO[bytes], file), seekable=file.seekable())
     else:
-        reader = how.reader(url, name, file=cast(IO[bytes], file), live=None, endless=False, seekable=False)
+        head, connect = file.head(), again
+        reader = once(file, live=None)
     if not reader.live:
         return _opened(reader, "http")
     # A stream that does not know its length is live; it may deliver segments of several seconds at once.
-    return _open_live(url, name, "http", how, reader=reader, endless=False, early=math.inf)
+    return _open_live(url, name, "http", how, reader=reader, connect=connect, endless=False, early=math.inf)
 
 
 def _open_live(
@@ -156,6 +171,7 @@ def _open_live(
     how: How,
     *,
     reader: VideoReader | None = None,
+    connect: Callable[[], VideoReader] | None = None,
     format: str | None = None,
     endless: bool = True,
     early: float = EARLY,
@@ -166,15 +182,20 @@ def _open_live(
         raise ConfigError(f"{name} is live; start={how.start:g} cannot be reached, expected 0.")
     options = {**(RTSP_OPTIONS if kind == "rtsp" else {}), **how.options}
 
-    def connect() -> VideoReader:
+    def open_peer() -> VideoReader:
         return how.reader(url, name, live=True, endless=endless, seekable=False, format=format, options=options)
 
-    first = reader or connect()
+    first = reader or open_peer()
     live_clock = LiveClock(how.clock, early)
 
     def frames(chunk_queue: ChunkQueue) -> Iterator[Decoded]:
         return live_frames(
-            first, connect, live_clock, backoff=how.reconnect, wait=chunk_queue.wait_closed, on_status=how.on_status
+            first,
+            connect or open_peer,
+            live_clock,
+            backoff=how.reconnect,
+            wait=chunk_queue.wait_closed,
+            on_status=how.on_status,
         )
 
     opened = _opened(first, kind)

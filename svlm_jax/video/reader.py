@@ -37,6 +37,8 @@ SMALL_FILE = 16 << 20  # bytes; read through, undecoded, to know its length
 LARGE_PICTURE = 4096 * 2304  # pixels; above it frames are decoded one by one, as each takes much memory
 STORES_DURATIONS = ("mov", "avi")  # the picture's own length is in the file, so that what is missing is missing
 SAYS_END = ("matroska", "flv")  # the end of the longest stream is in the file
+# What holds decoders, in circles that Python would break only some time after a reader is closed.
+HELD = ("_frames", "_packets", "_timeline", "_first", "_stream", "sound")
 
 
 class PeerLost(SourceError):
@@ -172,6 +174,9 @@ class VideoReader:
         self._stopped = True
 
     def close(self) -> None:
+        """Gives back all that FFmpeg holds; nothing can be read afterwards."""
+        for name in HELD:
+            self.__dict__.pop(name, None)
         self._container.close()
         if self._file is not None:
             self._file.close()

@@ -1,5 +1,6 @@
 """Which frames of a video make a chunk: a fixed number per second, chosen by presentation time."""
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ import numpy as np
 
 NEAR = 0.025  # s; a frame that follows a target by at most this much may stand for it
 PRIMING = 0.15  # s; sound that begins so little before the picture does not make the video a chunk longer
+REST = 0.1  # s; what encoders add at the end of a second: so little of a moving picture makes no chunk of its own
 SLACK = 1e-4  # s; time stamps closer than this count as equal
 
 
@@ -27,7 +29,8 @@ class PtsSampler:
     A frame that comes at most 25 ms after the target and is nearer than the one on screen stands in for it. So at every
     constant rate of at least `fps` consecutive samples are distinct frames (25 fps: 0.5 s lies between two frames and the
     later is taken, as the published training reader does), and a picture that stays for seconds never shows what comes after
-    it. Below `fps` frames repeat. The last chunk of a video is padded by repeating its last frame.
+    it. Below `fps` frames repeat. The last chunk of a video is padded by repeating its last frame. What goes on for at most
+    0.1 s behind a chunk has none of its own, unless it is a picture after a pause.
     """
 
     def __init__(self, fps: float, count: int, start: float = 0.0, begin: float = 0.0):
@@ -37,9 +40,12 @@ class PtsSampler:
         self._next = 0  # number of the next target
         self._shown: tuple[float, Any] | None = None
         self._picked: list[Any] = []
+        self._pause = 0.0  # s; between the first frame of the open chunk and the one before
 
     def feed(self, time: float, frame: Any, duration: float) -> Iterator[tuple[int, list[Any]]]:
         while (target := self._start + self._next / self._fps) <= time + SLACK:
+            if not self._picked:
+                self._pause = math.inf if self._shown is None else time - self._shown[0]
             yield from self._pick(frame if self._shown is None else self._nearer(target, time, frame))
         self._shown = time, frame
 
@@ -49,7 +55,8 @@ class PtsSampler:
             return
         tolerance = min(end - self._shown[0], NEAR) / 2
         opened = self._next // self._count * self._count  # the first target of the last chunk
-        if opened and self._start + opened / self._fps >= end - self._late - tolerance:
+        rest = REST if not self._picked or self._pause <= REST else 0.0
+        if opened and self._start + opened / self._fps >= end - max(self._late, rest) - tolerance:
             self._picked, self._next = [], opened
             return
         while self._picked or self._start + self._next / self._fps < end - tolerance:

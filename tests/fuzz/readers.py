@@ -1,17 +1,14 @@
 """Every reader of files that others write, with good files to damage."""
 
-import dataclasses
 import json
 import shutil
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from svlm_jax.cache.window import WindowConfig
 from svlm_jax.checkpoint.random import random_config
 from svlm_jax.checkpoint.streaming_block import most_pixels, stop_ids, streaming_block, suppressed_ids
 from svlm_jax.checkpoint.tensors import open_folder
@@ -25,36 +22,17 @@ from svlm_jax.eval import judge
 from svlm_jax.eval.benchmarks import BENCHMARKS
 from svlm_jax.eval.items import Item
 from svlm_jax.eval.predictions import read_predictions
-from svlm_jax.eval.records import Records, stored
-from svlm_jax.eval.report import report
-from svlm_jax.eval.results import Rows
 from svlm_jax.host.json_files import read_object
 from svlm_jax.models import registry
 from svlm_jax.prompt.tokenizer import Tokenizer
-from svlm_jax.streaming.saved import FORMAT, STREAM, read_saved
 from svlm_jax.streaming.schedule import timed
 from svlm_jax.streaming.settings import StreamSettings
 from svlm_jax.synthetic.tokenizer import STREAMING
-from svlm_jax.video.source import open_source
 from tests import checkpoints, clips
 from tests.eval import sets
-
-
-@dataclasses.dataclass(frozen=True)
-class Reader:
-    """One reader.
-
-    Attributes:
-      file: the name of the file that is damaged. seeds: good ones.
-      read: reads it in its folder; may raise SvlmError and nothing else.
-      prepare: writes what stands beside it, once.
-    """
-
-    file: str
-    seeds: Callable[[], list[bytes]]
-    read: Callable[[Path], Any]
-    prepare: Callable[[Path], Any] = lambda folder: None
-
+from tests.fuzz.ours import OURS
+from tests.fuzz.reader import Reader, encoded, lines, text
+from tests.fuzz.sources import SOURCES
 
 SRT = """1
 00:00:01,000 --> 00:00:03,000 X1:10
@@ -100,14 +78,6 @@ ITEMS = [
     Item("b", "v.mp4", "", 20.0, start=10.0, origin=0.0, event="v.mp4"),
 ]
 EVENTS = [Item("v_1", "v.mp4", "", 10.0, kind="commentary", event="v_1")]
-
-
-def encoded(*values: Any) -> list[bytes]:
-    return [value.encode() if isinstance(value, str) else json.dumps(value).encode() for value in values]
-
-
-def lines(*values: Any) -> bytes:
-    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
 
 
 def annotations(folder: Path) -> None:
@@ -214,34 +184,6 @@ def read_header(folder: Path) -> None:
             continue
 
 
-def saved_seeds() -> list[bytes]:
-    sampling = Sampling(suppress=(1, 2))
-    settings = StreamSettings(window=WindowConfig(sink=None, tail=None), sampling=sampling, duration=9.0)
-    saved = {
-        "format": FORMAT,
-        "kind": "commentary",
-        "model": MODEL,
-        "dtype": "float32",
-        "settings": settings.to_json(),
-        "sampling": dataclasses.asdict(sampling),
-        "clip_shape": [2, 3, 56, 84],
-        "chunks": 3,
-        "position": 3.0,
-    }
-    return encoded(saved)
-
-
-MODEL = json.loads(json.dumps(registry.config_to_hf(random_config("qwen2_5_vl"))))
-
-
-def read_stream(folder: Path) -> None:
-    read_saved(folder / STREAM, MODEL, "float32", "it")
-
-
-def read_records(folder: Path) -> None:
-    report(BENCHMARKS["ovo-bench"], [Item("a", "v.mp4", "", 1.0, task="EPM", track="backward")], stored(folder))
-
-
 def read_index(folder: Path) -> None:
     try:
         open_folder(folder)
@@ -255,33 +197,12 @@ def tensors_beside(folder: Path) -> None:
 
 def read_curated(folder: Path) -> None:
     """A curator asks a model, which answers with the file whatever it is asked."""
-    answer = (folder / "a.txt").read_bytes().decode("utf-8", "replace")
+    answer = text(folder)
     curator = Curator(mock.Mock(tries=2, model="m", ask=lambda system, user: answer))
     if "live_share" in answer:
         curator.live_share(Annotation("a.mp4", 0.0, 1.0, ()))
     else:
         curator.clean("title", [Sentence(i, i + 1, (Word(i, i + 1, "x"),)) for i in range(2)])
-
-
-def video_seeds(suffix: str) -> Callable[[], list[bytes]]:
-    def seeds() -> list[bytes]:
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder:
-            sound = 0.0 if suffix in ("avi",) else 1.0
-            return [clips.render(Path(folder) / f"a.{suffix}", frames=8, rate=4, size=(56, 84), sound=sound).read_bytes()]
-
-    return seeds
-
-
-def watch(file: str) -> Callable[[Path], None]:
-    def read(folder: Path) -> None:
-        with open_source(folder / file, timeout=5.0) as source:
-            for count, _ in enumerate(source):
-                if count > 200:
-                    break
-
-    return read
 
 
 READERS: dict[str, Reader] = {
@@ -320,7 +241,6 @@ READERS: dict[str, Reader] = {
         lambda: [struct.pack("<Q", len(header)) + header + bytes(72) for header in safetensors_seeds()],
         lambda folder: [file.read(name) for name, file in open_folder(folder).items()],
     ),
-    "session.json": Reader("session.json", saved_seeds, read_stream),
     "predictions: games": Reader(
         "p.jsonl",
         lambda: [lines(*({"video": "v.mp4", "items": [{"start_time": 0, "end_time": t, "response": "a"}]} for t in (1, 2.5)))],
@@ -331,46 +251,15 @@ READERS: dict[str, Reader] = {
         lambda: [lines({"video_id": "v", "event_id": 1, "begin": 0, "end": 10.0, "pred": "a"})],
         lambda folder: read_predictions(folder / "p.jsonl", EVENTS),
     ),
-    "records": Reader(
-        "items.jsonl",
-        lambda: [
-            lines(
-                {
-                    "id": "a",
-                    "response": "x",
-                    "official": 1.0,
-                    "strict": 0.5,
-                    "parsed": True,
-                    "said": [[0, 1, "x"]],
-                    "tokens": 3,
-                    "ms": 1.5,
-                },
-                {"id": "b", "skipped": "y"},
-            )
-        ],
-        read_records,
-    ),
-    "manifest": Reader(
-        "manifest.json",
-        lambda: encoded({"model": "m", "date": "2026-11-28", "machine": {"cores": 2}, "continued": [{"date": "x"}]}),
-        lambda folder: Records(folder, {"model": "m"}),
-    ),
-    "measurements": Reader(
-        "rows.json",
-        lambda: encoded({"settings": {"a": 1}, "runs": [{"date": "x"}], "rows": {"r": {"ms": 1.0}}}),
-        lambda folder: Rows(folder / "rows.json", {"a": 1}, {"date": "y"}).add("s", {"ms": 2.0}),
-    ),
     "timed questions": Reader(
-        "q.txt",
+        "a.txt",
         lambda: encoded("00:42 Who scored first?", "1:30:00.5 And now?", "What is seen?"),
-        lambda folder: timed((folder / "q.txt").read_bytes().decode("utf-8", "replace")),
+        lambda folder: timed(text(folder)),
     ),
     "judges' answers": Reader(
         "a.txt",
         lambda: encoded('It is {"pred": "yes", "score": 4}.', "{'pred': 'no', 'score': 0}", "A"),
-        lambda folder: [
-            read((folder / "a.txt").read_bytes().decode("utf-8", "replace")) for read in (judge.rating, judge.lone_letter)
-        ],
+        lambda folder: [read(text(folder)) for read in (judge.rating, judge.lone_letter)],
     ),
     "curators' answers": Reader(
         "a.txt",
@@ -388,10 +277,19 @@ READERS: dict[str, Reader] = {
     "benchmark: longvideobench": benchmark("longvideobench", "lvb_val.json"),
     "benchmark: video-mme": benchmark("video-mme", "test.jsonl"),
     "benchmark: mvbench": benchmark("mvbench", "json/action_sequence.json"),
-    **{
-        f"video: {suffix}": Reader(f"a.{suffix}", video_seeds(suffix), watch(f"a.{suffix}"))
-        for suffix in ("mp4", "mkv", "ts", "avi")
-    },
+    "answers: ovo-bench": Reader(
+        "backward.json",
+        lambda: encoded(
+            {
+                "backward": [{"id": 1, "response": "A"}],
+                "realtime": [{"id": 2, "response": ["B"]}],
+                "forward": [{"id": 3, "test_info": [{"response": "3"}, {"response": None}]}],
+            }
+        ),
+        BENCHMARKS["ovo-bench"].answers or dict,
+    ),
+    **OURS,
+    **SOURCES,
 }
 
 

@@ -1,5 +1,7 @@
 """A bounded run of the fuzzer, and that it would notice."""
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,10 @@ from svlm_jax.errors import DataError
 from tests.fuzz import readers, run
 from tests.fuzz.mutate import mutants
 
-FEW = {"video": 6, "tokenizer": 20}
+FEW = {"video": 6, "tokenizer": 20, "session: ": 6, "HTTP": 20, "metrics": 20, "snapshot": 20}
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax, which gives up half-way
 @pytest.mark.parametrize("name", readers.READERS)
 def test_nothing_but_our_errors_leaves_a_reader(name, tmp_path):
     count = next((few for part, few in FEW.items() if part in name), 60)
@@ -57,10 +60,39 @@ def hangs(folder: Path) -> None:
         (raises(RecursionError()), "foreign"),
         (raises(DataError("two\nlines")), "foreign"),
         (hangs, "hangs"),
+        (lambda folder: threading.Event().wait(), "hangs"),
         (lambda folder: None, "read"),
     ],
 )
 def test_every_ending_is_told(monkeypatch, read, ending):
     monkeypatch.setitem(readers.READERS, "it", readers.Reader("a", lambda: [b"abc"], read))
     monkeypatch.setattr(run, "LONGEST", 0.1)
+    monkeypatch.setattr(run, "PATIENCE", 0.2)
     assert run.fuzz("it", 2)[ending] == 2
+
+
+def test_a_busy_machine_is_no_hang(monkeypatch):
+    """What takes long by the wall and no processor time is a hang only when it does not end at all."""
+    monkeypatch.setitem(readers.READERS, "it", readers.Reader("a", lambda: [b"abc"], lambda folder: time.sleep(0.3)))
+    monkeypatch.setattr(run, "LONGEST", 0.1)
+    assert run.fuzz("it", 1)["read"] == 1
+
+
+@pytest.mark.parametrize(("again", "counted"), [("read", {"read": 3}), ("hangs", {"read": 2, "hangs": 1})])
+def test_a_hang_counts_when_it_hangs_alone(monkeypatch, tmp_path, again, counted):
+    """The second of three files hangs, and is read again in a process of its own."""
+    asked = []
+
+    def in_process(name, count, seed, first, failures):
+        asked.append((first, count))
+        if (first, count) == (0, 3):
+            return {"inputs": 1, "read": 1}, "hangs"
+        if (first, count) == (1, 1) and again == "hangs":
+            return {}, "hangs"
+        return {"inputs": count, "read": count}, None
+
+    monkeypatch.setitem(readers.READERS, "it", readers.Reader("a", lambda: [b"abc"], hangs))
+    monkeypatch.setattr(run, "_in_process", in_process)
+    counts = run.fuzz_in_process("it", 3, seed=0, failures=tmp_path)
+    assert {key: value for key, value in counts.items() if value and key in ("read", "hangs", "foreign")} == counted
+    assert asked == [(0, 3), (1, 1), (2, 1)] and len(list(tmp_path.glob("it-1"))) == counts["hangs"]

@@ -21,6 +21,7 @@ from svlm_jax.output.mp4 import Look, Mp4Writer
 from svlm_jax.output.overlay import draw_caption
 from tests import clips
 from tests.output.sink_helpers import answer, caption, decode, sound_seconds
+from tests.video.test_containers import MATRICES, UNIT
 
 VIDEOS = Path(__file__).parents[3] / "shared" / "videos"
 WORDS = "What a goal"
@@ -97,6 +98,23 @@ def test_pictures_and_times_of_any_clip_survive(name, tmp_path):
         bare = times < 1
         assert difference(before[bare], after[bare][:, : before.shape[1], : before.shape[2]]).max() < 80
         assert np.abs(before[bare].astype(int) - after[bare][:, : before.shape[1], : before.shape[2]]).mean() < 2.5
+
+
+@pytest.mark.parametrize("way", MATRICES)
+def test_a_copy_is_upright_whatever_the_display_matrix(way, tmp_path):
+    """The pixel in column p, row q of the file is shown in column a p + c q, row b p + d q, up to where the picture begins."""
+    a, b, c, d = MATRICES[way]
+    matrix = [a * UNIT, b * UNIT, 0, c * UNIT, d * UNIT, 0, 0, 0, 1 << 30]
+    original = clips.render(tmp_path / "a.mp4", frames=24, size=(96, 128), matrix=matrix)
+    _, pictures = captioned(tmp_path / "b.mp4", original, [caption(0.0)])
+    rows, columns = np.mgrid[:96, :128]
+    p, q = a * columns + c * rows, b * columns + d * rows
+    shown = np.empty((96, 128, 3) if a else (128, 96, 3), np.uint8)
+    shown[q - q.min(), p - p.min()] = clips.picture(7, 96, 128)
+    assert pictures.shape == (24, *shown.shape)
+    assert np.abs(pictures[7].astype(int) - shown).mean() < 12
+    with av.open(str(tmp_path / "b.mp4")) as container:  # the copy itself is stored upright
+        assert next(container.decode(video=0)).side_data.get("DISPLAYMATRIX") is None
 
 
 def test_a_change_of_size_keeps_the_first_size(tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from svlm_jax.errors import SourceError
+from svlm_jax.host.retry import Backoff
 from svlm_jax.video.source import FrameSource, open_source
 from tests import clips
 from tests.video.peers import web_server, whole
@@ -129,6 +130,99 @@ def test_a_download_that_cannot_go_on_says_so(tmp_path: Path) -> None:
         assert max(got, default=0) < 96 and got == sorted(got)  # never replayed, and no frame of the other file
 
 
+def torn(answers: list[bytes], paces: float = 0.02) -> Callable:
+    """Answers in chunks, without a length, each answer with the next of these; all but the last one break off."""
+    asked = []
+
+    def respond(request: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        body, last = answers[min(len(asked), len(answers)) - 1], len(asked) >= len(answers)
+        request.send_response(200)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        for at in range(0, len(body), 8192):
+            part = body[at : at + 8192]
+            request.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+            time.sleep(paces)
+        request.wfile.write(b"0\r\n\r\n" if last else b"2000\r\nhalf")
+        request.close_connection = True
+
+    return respond
+
+
+def test_a_stream_without_a_length_that_breaks_off_is_never_replayed(tmp_path: Path) -> None:
+    """What begins again as it began is the same file, and not what follows; what begins otherwise is."""
+    data = draw(tmp_path, "ts").read_bytes()
+    rest = draw(tmp_path, "ts", "rest", first=500).read_bytes()
+    soon, said = Backoff(first=0.01, jitter=0.0), []
+    got: list[int] = []
+    with (
+        web_server(torn([data, data])) as root,
+        pytest.raises(SourceError, match="sends it from the beginning again"),
+        open_source(f"{root}/live.ts", reconnect=soon, on_status=said.append) as source,
+    ):
+        got.extend(clips.number(frame) for chunk in source for frame in chunk.frames)
+    assert got == sorted(got) and said and "broke off at byte" in said[0]
+    with web_server(torn([data, rest])) as root, open_source(f"{root}/live.ts", reconnect=soon) as source:
+        got = [clips.number(frame) for chunk in source for frame in chunk.frames]
+    assert got == sorted(got) and got[-1] > 500
+
+
+@pytest.mark.parametrize("part", ["bytes 300-1023/1024", "bytes */1024"])
+def test_a_server_that_begins_in_the_middle_is_refused(part: str) -> None:
+    def respond(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(206)
+        request.send_header("Content-Range", part)
+        request.send_header("Content-Length", "724")
+        request.end_headers()
+        request.wfile.write(bytes(724))
+
+    with web_server(respond) as root, pytest.raises(SourceError, match="another part of it than its beginning"):
+        open_source(f"{root}/clip.ts")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1/a.mp4", "http://a..b/c.mp4", "http://127.0.0.1:99999/a", "http://:80:80/", "https://"]
+)
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(SourceError, match=r"cannot be opened|no address"):
+        open_source(url, timeout=2.0)
+
+
+def test_addresses_of_any_letters(tmp_path: Path) -> None:
+    data = draw(tmp_path, "ts").read_bytes()
+    asked = []
+
+    def respond(request: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        whole(data)(request)
+
+    with web_server(respond) as root:
+        assert seen(f"{root}/vidéo 1.ts?wo=Zürich&b=%2F") == regular(4)
+    assert set(asked) == {"/vid%C3%A9o%201.ts?wo=Z%C3%BCrich&b=%2F"}
+
+
+def test_credentials_do_not_follow_a_redirect(tmp_path: Path) -> None:
+    data = draw(tmp_path, "ts").read_bytes()
+    sent: list[tuple[str, str | None, str | None]] = []
+
+    def respond(request: http.server.BaseHTTPRequestHandler) -> None:
+        sent.append((request.path, request.headers.get("Authorization"), request.headers.get("X-Key")))
+        if request.path == "/clip.ts":
+            request.send_response(302)
+            request.send_header("Location", "/elsewhere.ts")
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+        else:
+            whole(data)(request)
+
+    with web_server(respond) as root:
+        address = root.replace("//", "//anna:s3cret@")
+        assert seen(f"{address}/clip.ts", options={"headers": "X-Key: s3cret"}) == regular(4)
+    assert sent[0][1:] == ("Basic YW5uYTpzM2NyZXQ=", "s3cret")
+    assert {found[1:] for found in sent if found[0] == "/elsewhere.ts"} == {(None, None)}
+
+
 def test_a_file_over_http_without_a_duration_is_a_file(tmp_path: Path) -> None:
     live = {"live": "1"}  # as browsers record: neither duration nor index
     data = clips.render(tmp_path / "clip.webm", frames=96, codec="libvpx", options=live).read_bytes()
@@ -214,6 +308,7 @@ def test_headers_that_declare_giants_take_no_memory(tmp_path: Path) -> None:
     code = """
         import re, sys
         from svlm_jax.errors import SourceError
+from svlm_jax.host.retry import Backoff
         from svlm_jax.video.source import open_source
         try:
             with open_source(sys.argv[1]) as source:

@@ -58,6 +58,12 @@ def test_the_last_chunk_is_padded() -> None:
     assert 2 not in run(PtsSampler(4, 4), constant(24, 2))
 
 
+def test_a_frame_or_two_behind_a_chunk_have_none_of_their_own() -> None:
+    """But a picture after a pause, and a video of nothing else, have."""
+    assert [len(run(PtsSampler(2, 2), constant(25, seconds))) for seconds in (8.04, 8.08, 8.16, 0.04)] == [8, 8, 9, 1]
+    assert run(PtsSampler(2, 2), [*constant(25, 7), 8.0], last=0.04)[8] == [175, 175]
+
+
 def test_start_begins_the_grid_there() -> None:
     assert run(PtsSampler(2, 2, start=3.3), constant(24, 6))[0] == [79, 91]
 

@@ -381,3 +381,30 @@ def test_time_stamps_count_not_the_header() -> None:
         for chunk in source:
             for i, frame in enumerate(chunk.frames):
                 assert np.array_equal(frame, frames[round(30 * (chunk.start + i / 2))])
+
+
+def test_a_closed_reader_gives_back_what_ffmpeg_holds(tmp_path: Path) -> None:
+    """At once, and not when Python happens to look for circles."""
+    kinds = (av.codec.context.CodecContext, av.container.InputContainer)
+
+    def held() -> int:
+        return sum(isinstance(thing, kinds) for thing in gc.get_objects())
+
+    paths = [render(tmp_path / f"clip.{container}", frames=48, sound=2.0) for container in ("mp4", "ts")]
+    gc.collect()
+    gc.disable()
+    try:
+        before = held()
+        for path in paths:
+            for start in (0.0, 1.0):
+                reader = VideoReader(f"file:{path}", path.name, start=start, listen=True)
+                next(iter(reader))
+                assert held() > before
+                reader.close()
+                reader.close()
+                with open_source(path, start=start) as source:
+                    next(source)
+                del reader, source
+                assert held() == before
+    finally:
+        gc.enable()
