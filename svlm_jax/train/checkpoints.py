@@ -2,7 +2,7 @@
 
     <folder>/<step>/state   master weights and optimizer state, by Orbax, each process its own part
     <folder>/<step>/data    where the data goes on (one position for all hosts), and the hash of the data
-    <folder>/<step>/meta    the model, the configuration, a check sum of the frozen weights
+    <folder>/<step>/meta    the model, the configuration, a check sum of the frozen weights, and check sums of all the rest
 
 A step's folder gets its name only when it is complete, so a process may die at any time. Random numbers need no state: the
 data draws them from seed and position, and a step draws none.
@@ -11,6 +11,7 @@ data draws them from seed and position, and a step draws none.
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -73,7 +74,12 @@ def bits(tree: Any) -> str:
     return f"{int(jax.jit(total)(tree)):08x}"
 
 
-class ArraysDiffer(Exception):
+def digest(*parts: Any) -> str:
+    """A check sum of what JSON holds."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class Altered(Exception):
     """What was read is not what was saved, though it looks like it."""
 
 
@@ -119,29 +125,34 @@ class Checkpoints:
         self._put_aside()
         if self.latest is not None and self.latest >= step:
             return
-        parts = {"state": orbax_io.named(state), "data": data, "meta": self._identity.to_json() | {"bits": bits(state)}}
+        identity = self._identity.to_json()
+        sums = {"bits": bits(state), "digest": digest(identity, data)}
+        parts = {"state": orbax_io.named(state), "data": data, "meta": identity | sums}
         with self._writing():
             self._writer.save_checkpointables_async(step, parts, force=True)
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest state that can be read, in the shardings of `abstract`, and what was saved as its `data`.
 
-        A damaged step is named in a warning, and the one before it is taken. Raises CheckpointError when there is none, or when
-        it belongs to another model.
+        A damaged step is named in a warning, and the one before it is taken: by all processes, whichever of them finds the
+        damage. Raises CheckpointError, in all, when there is none, or when it belongs to another model.
         """
-        steps = sorted((int(found.step) for found in self._writer.checkpoints), reverse=True)
+        steps = _as_first(sorted((int(found.step) for found in self._writer.checkpoints), reverse=True))
         if not steps:
             raise CheckpointError(f"{self.folder} holds no complete checkpoint of a training run.")
         for step in steps:
             found, reason = None, ""
+            refused: CheckpointError | None = None
             try:
                 found = self._load(step, abstract)
-            except CheckpointError:
-                raise
-            except ArraysDiffer:
-                reason = "a bit of its arrays has changed"
+            except CheckpointError as error:
+                refused = error
+            except Altered:
+                reason = "a bit of it has changed"
             except Exception:  # of any kind: it depends on where the damage is, and fills pages
                 reason = "it cannot be read"
+            if not _everywhere(refused is None):
+                raise refused or CheckpointError(f"step {step} of {self.folder} does not fit the run of another process.")
             if _everywhere(found is not None) and found is not None:
                 return orbax_io.like(abstract, found["state"]), found["data"]
             self._damaged.append(step)
@@ -164,17 +175,20 @@ class Checkpoints:
             self._writer.close()
 
     def _load(self, step: int, abstract: TrainState) -> dict[str, Any]:
-        meta = self._writer.load_checkpointables(step, {"meta": None})["meta"]
+        about = self._writer.load_checkpointables(step, {"meta": None, "data": None})
+        meta = about["meta"]
+        if digest({name: meta[name] for name in meta if name not in ("bits", "digest")}, about["data"]) != meta["digest"]:
+            raise Altered
         self._check(step, meta)
         wanted = orbax_io.named(abstract)
         stored = self._writer.checkpointables_metadata(step).metadata["state"]
         differing = sorted(orbax_io.paths(stored) ^ orbax_io.paths(wanted))
         if differing:
             raise CheckpointError(f"step {step} of {self.folder} does not fit this run: {differing[0]} is not in both.")
-        found = self._writer.load_checkpointables(step, {"state": wanted, "data": None})
+        found = self._writer.load_checkpointables(step, {"state": wanted})
         if bits(found["state"]) != meta["bits"]:
-            raise ArraysDiffer
-        return found
+            raise Altered
+        return {**found, "data": about["data"]}
 
     def _put_aside(self) -> None:
         """Damaged steps leave the folder, where their numbers are wanted again, and stay beside it."""
@@ -229,6 +243,15 @@ def _everywhere(here: bool) -> bool:
     if jax.process_count() == 1:
         return here
     return bool(multihost_utils.process_allgather(np.array(here)).all())
+
+
+def _as_first(steps: list[int]) -> list[int]:
+    """What the first process has, in all processes: a shared folder need not look the same to each of them at once."""
+    if jax.process_count() == 1:
+        return steps
+    count = int(multihost_utils.broadcast_one_to_all(np.array(len(steps))))
+    mine = np.resize(np.array(steps or [0]), count)
+    return [int(step) for step in multihost_utils.broadcast_one_to_all(mine)] if count else []
 
 
 def _cause(error: BaseException) -> str:

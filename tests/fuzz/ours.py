@@ -66,7 +66,6 @@ def version(folder: Path) -> None:
     (folder / "version-12345678" / STREAM).write_bytes(commentary_seeds()[0])
 
 
-STATE: dict[str, Any] = {"a": jnp.arange(12.0).reshape(3, 4), "b": jnp.ones((5,), jnp.bfloat16), "n": jnp.zeros((), jnp.int32)}
 PARTS = {  # files that Orbax writes
     "metadata": "state/_METADATA",
     "checkpoint metadata": "_CHECKPOINT_METADATA",
@@ -77,9 +76,15 @@ PARTS = {  # files that Orbax writes
 
 
 @functools.cache
+def arrays() -> dict[str, jax.Array]:
+    """Not made on import: processes are forked from one that has imported this, and must have no threads of JAX."""
+    return {"a": jnp.arange(12.0).reshape(3, 4), "b": jnp.ones((5,), jnp.bfloat16), "n": jnp.zeros((), jnp.int32)}
+
+
+@functools.cache
 def saved_state() -> Path:
     folder = Path(tempfile.mkdtemp()) / "state"
-    orbax_io.save(folder, STATE)
+    orbax_io.save(folder, arrays())
     return folder
 
 
@@ -92,7 +97,7 @@ def state(part: str) -> Reader:
     def read(folder: Path) -> None:
         (path,) = (folder / "state").glob(PARTS[part])
         shutil.copy(folder / "damaged", path)
-        orbax_io.load(folder / "state", jax.tree.map(like, STATE))
+        orbax_io.load(folder / "state", jax.tree.map(like, arrays()))
 
     return Reader(
         "damaged",
@@ -110,12 +115,12 @@ def snapshot_seeds() -> list[bytes]:
 
 def read_snapshot(folder: Path) -> None:
     """A snapshot that cannot be read is one that is not there."""
-    snapshots = Snapshots(folder / "root", like=lambda: STATE, fingerprint="f")
+    snapshots = Snapshots(folder / "root", like=arrays, fingerprint="f")
     place = snapshots._folder("id") / "version-12345678"
     place.mkdir(parents=True, exist_ok=True)
     (place.parent / "CURRENT").write_text(place.name)
     shutil.copy(folder / "a.json", place / LAYOUT)
-    with mock.patch.object(orbax_io, "load", return_value=STATE):
+    with mock.patch.object(orbax_io, "load", return_value=arrays()):
         if snapshots.read("id") is None:
             raise CheckpointError("it is not there.")
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -18,7 +19,7 @@ import pytest
 from svlm_jax import sharding
 from svlm_jax.data.chunks import Batch
 from svlm_jax.data.samples import Broken
-from svlm_jax.errors import CheckpointError, ConfigError, DataError, TrainError
+from svlm_jax.errors import CheckpointError, ConfigError, DataError, OutputError, TrainError
 from svlm_jax.host.signals import Interrupted
 from svlm_jax.models.flat_params import Flat
 from svlm_jax.sharding import MeshConfig
@@ -204,21 +205,37 @@ def test_a_run_that_is_lost_ends_and_its_checkpoints_are_good(single: Runner, tm
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax, which gives up half-way
-@pytest.mark.parametrize("part", ["data", "meta", "state"])
+@pytest.mark.parametrize("part", ["data", "meta", "state", "a digit of data", "a digit of meta"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(whole, single, tmp_path, caplog, part) -> None:
-    """A bit of an array that has flipped, which no reader notices; files of the other parts that end too early."""
+    """A bit that has flipped, which no reader notices; files that end too early."""
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    digit, part = part.startswith("a digit"), part.rpartition(" ")[2]
     files = [path for path in (tmp_path / "checkpoints" / "8" / part).rglob("*") if path.is_file()]
-    for file in [max(files, key=_size)] if part == "state" else files:
+    flipped = part == "state" or digit
+    for file in [max(files, key=_size)] if flipped else files:
         damaged = bytearray(file.read_bytes())
-        if part == "state":
-            damaged[len(damaged) // 2] ^= 1
-        file.write_bytes(damaged if part == "state" else damaged[: len(damaged) // 2])
+        if flipped:
+            at = [i for i, byte in enumerate(damaged) if chr(byte).isdigit()][-1] if digit else len(damaged) // 2
+            damaged[at] ^= 1  # of a digit it makes another one
+        file.write_bytes(damaged if flipped else damaged[: len(damaged) // 2])
     outcome, records = single.run(tmp_path)
     assert outcome == "finished" and _losses(records) == _losses(whole[1])
     assert "step 8 of" in caplog.text and "is damaged and is not used" in caplog.text
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal())
     assert steps == [6, 8] and len(list((tmp_path / "checkpoints-damaged").iterdir())) == 1
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_afterwards(whole, single: Runner, tmp_path: Path) -> None:
+    """A limit of the size of files stands for the disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=rf"^checkpoints cannot be written to {tmp_path}/checkpoints: File too large\.$"):
+            single.run(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    outcome, records = single.run(tmp_path)
+    assert outcome == "finished" and _losses(records) == _losses(whole[1])
 
 
 def _size(path: Path) -> int:
