@@ -128,7 +128,7 @@ def follow(arguments: argparse.Namespace) -> "Tally":
         from svlm_jax.cli import stream_spec
         from svlm_jax.host.compile_cache import keep_compiled
         from svlm_jax.host.files import check_distinct, check_target
-        from svlm_jax.host.folders import check_replaceable
+        from svlm_jax.host.folders import check_outside, check_replaceable
         from svlm_jax.host.malloc import limit_arenas
         from svlm_jax.streaming.saved import is_stream
 
@@ -142,6 +142,8 @@ def follow(arguments: argparse.Namespace) -> "Tally":
         files = [path for kind in FILES if (path := getattr(arguments, kind))]
         outputs = [check_target(path) for path in files] + [arguments.save_state] * bool(arguments.save_state)
         check_distinct(outputs, [where, arguments.model])
+        for folder in filter(None, (arguments.save_state, arguments.resume)):
+            check_outside(outputs, folder)
         if arguments.save_state:
             check_replaceable(arguments.save_state, is_stream)
         stages.enter(f"opening {where}")

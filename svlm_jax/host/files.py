@@ -22,6 +22,10 @@ from svlm_jax.errors import OutputError
 
 Name: TypeAlias = str | os.PathLike[str]
 
+PLAYLISTS = (".m3u8", ".m3u")
+NESTED = 2  # playlists: one of variants, and those
+LONGEST_PLAYLIST = 1 << 22  # bytes
+
 
 @contextlib.contextmanager
 def writing(path: Name, *kinds: type[BaseException]) -> Iterator[None]:
@@ -188,7 +192,7 @@ def check_target(path: Name) -> Path:
 def check_distinct(outputs: Iterable[Name], inputs: Iterable[Name]) -> None:
     """OutputError when an output is an input or another output, by whatever name: symbolic and hard links are looked through.
 
-    Of an input that is a folder, the files in it count.
+    Of an input that is a folder, the files in it count; of a playlist, the files that it lists; "-" is standard input.
     """
     written = [Path(path).expanduser() for path in outputs]
     read = [part for path in inputs for part in _files(os.fspath(path))]
@@ -203,14 +207,28 @@ def check_distinct(outputs: Iterable[Name], inputs: Iterable[Name]) -> None:
 
 def _files(name: str) -> list[Path]:
     """What is read there; an address of the web is nothing that could be written over."""
+    name = "/dev/stdin" if name == "-" else name
     path = Path(url2pathname(name.removeprefix("file://")) if name.startswith("file://") else name).expanduser()
     with contextlib.suppress(OSError):
-        return [path, *path.iterdir()] if path.is_dir() else [path]
+        if path.is_dir():
+            return [path, *path.iterdir()]
+        return [path, *_listed(path, NESTED)] if path.suffix.lower() in PLAYLISTS else [path]
     return []
 
 
+def _listed(playlist: Path, deep: int) -> list[Path]:
+    """The files that a playlist lists, and those that playlists in it list."""
+    if not deep or not playlist.is_file():
+        return []
+    with open(playlist, "rb") as file:
+        lines = file.read(LONGEST_PLAYLIST).decode("utf-8", "replace").splitlines()
+    found = [playlist.parent / url2pathname(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+    nested = [part for path in found if path.suffix.lower() in PLAYLISTS for part in _listed(path, deep - 1)]
+    return [*found, *nested]
+
+
 def _same(one: Path, other: Path) -> bool:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # the latter: a name with a zero byte
         if is_device(one):
             return False  # nothing that is kept can be lost there
         return one.samefile(other) if one.exists() and other.exists() else one.resolve() == other.resolve()

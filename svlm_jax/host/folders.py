@@ -2,6 +2,7 @@
 
 new_folder      a folder that gets its name when it is complete
 replace_folder  a folder of ours in a new version; whoever kills this process leaves the old one or the new one
+check_outside   no other output goes into a folder of ours
 alone           the lock of a folder
 """
 
@@ -10,7 +11,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import filelock
@@ -105,6 +106,14 @@ def check_replaceable(folder: Name, is_ours: Callable[[Path], bool]) -> None:
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise OutputError(f"{folder} cannot be written: {there} is {'read-only' if there.is_dir() else 'no folder'}.")
+
+
+def check_outside(paths: Iterable[Name], folder: Name) -> None:
+    """OutputError when one of the paths lies in a folder that `replace_folder` has made, or is to make."""
+    ours = Path(folder).expanduser().resolve()
+    for path in paths:
+        if ours in Path(path).expanduser().resolve().parents:
+            raise OutputError(f"{path} cannot be written: {folder} is a saved stream's own folder; expected another one.")
 
 
 def _is_nothing(path: Path) -> bool:

@@ -20,6 +20,7 @@ from svlm_jax.cli import main as cli
 from svlm_jax.host.folders import current
 from svlm_jax.streaming.saved import is_stream
 from tests import clips
+from tests.fuzz.ours import commentary_seeds
 
 MODEL = Path(__file__).parents[1] / "golden" / "streamingvlm" / "checkpoint"
 SMALL = ["--window", "vision=2,text=2,sink=4,tail=4", "--max-new-tokens", "4", "--no-live"]
@@ -341,6 +342,26 @@ def test_a_folder_of_somebody_else_is_not_replaced(clip, tmp_path, capsys):
     assert watch(clip, "--save-state", tmp_path) == 2
     assert "cannot be replaced: it holds something else" in sentence(capsys)
     assert os.listdir(tmp_path) == ["photo.jpg"]
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--video", "--save-state"])
+@pytest.mark.parametrize("folder", ["saved", "empty", "link"])
+def test_nothing_else_is_written_into_a_saved_stream(option, folder, clip, tmp_path, capsys):
+    """It would keep the stream from being saved when the run is over, or damage the one that is read."""
+    (tmp_path / "saved" / "version-0123abcd").mkdir(parents=True)
+    (tmp_path / "saved" / "version-0123abcd" / "session.json").write_text("{}")
+    (tmp_path / "saved" / "CURRENT").write_text("version-0123abcd\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("saved")
+    if option != "--save-state":
+        assert watch(clip, "--save-state", tmp_path / folder, option, tmp_path / folder / "out") == 2
+        assert f"{folder} is a saved stream's own folder" in sentence(capsys)
+    settings = json.loads(commentary_seeds()[0])
+    (tmp_path / "saved" / "version-0123abcd" / "session.json").write_text(json.dumps(settings))
+    inside = tmp_path / "saved" / "version-0123abcd" / "session.json"
+    assert watch(clip, "--resume", tmp_path / "link", option, inside) == 2
+    assert "saved stream's own folder" in sentence(capsys)
+    assert json.loads(inside.read_text()) == settings
 
 
 def test_a_kernel_of_another_device_is_refused(clip, capsys):

@@ -14,6 +14,8 @@ import pytest
 from svlm_jax.errors import OutputError
 from svlm_jax.host.files import Appender, atomic_file, check_distinct, check_target, json_text, write_json, write_text
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_a_file_is_replaced_whole_and_keeps_its_permissions(tmp_path):
     path = tmp_path / "a.json"
@@ -83,7 +85,9 @@ except OutputError as error:
     assert (tmp_path / "b.txt").read_text() == "old" and sorted(os.listdir(tmp_path)) == ["a.jsonl", "b.txt"]
 
 
-@pytest.mark.parametrize("by", ["name", "relative", "symlink", "hard link", "folder's symlink", "url", "part of a folder"])
+@pytest.mark.parametrize(
+    "by", ["name", "relative", "symlink", "hard link", "folder's symlink", "url", "part of a folder", "playlist", "nested"]
+)
 def test_no_output_is_an_input_by_any_name(by, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     video = tmp_path / "match.mp4"
@@ -104,8 +108,23 @@ def test_no_output_is_an_input_by_any_name(by, tmp_path, monkeypatch):
         read = video.as_uri()
     elif by == "part of a folder":
         read = tmp_path
+    elif by in ("playlist", "nested"):
+        read = tmp_path / "a.M3U8"
+        read.write_text("#EXTM3U\n#EXTINF:4,\nmatch.mp4\nhttp://host/b.ts\n")
+        if by == "nested":
+            (tmp_path / "master.m3u8").write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\na.M3U8\n")
+            read = tmp_path / "master.m3u8"
     with pytest.raises(OutputError, match=r"cannot be written: it is .*match.mp4, which is being read"):
         check_distinct([tmp_path / "other", output], [read])
+
+
+def test_no_output_is_standard_input(tmp_path):
+    (tmp_path / "match.mp4").write_bytes(b"video")
+    code = "import sys; from svlm_jax.host.files import check_distinct; check_distinct([sys.argv[1]], ['-'])"
+    command = [sys.executable, "-c", code, str(tmp_path / "match.mp4")]
+    with open(tmp_path / "match.mp4", "rb") as file:
+        done = subprocess.run(command, check=False, stdin=file, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert "which is being read" in done.stderr
 
 
 def test_no_two_outputs_are_one_file(tmp_path):
