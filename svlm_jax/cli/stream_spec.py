@@ -210,7 +210,7 @@ def _mark(path: str) -> str:
     import av.error
 
     try:
-        with av.open(f"file:{path}") as container:
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
             return container.metadata.get("comment", "")
     except (OSError, av.error.FFmpegError):
         return ""

@@ -13,6 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from svlm_jax.host.redact import redact
+
 
 class _Tail(ProgressColumn):
     """A bar, its share and the time left where the end is known, else the seconds so far."""
@@ -38,12 +40,12 @@ class Stages:
         shown, together = console.is_terminal, sys.stdout.isatty()  # lines for a terminal appear above the sign
         columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), _Tail()
         self._bar = Progress(*columns, console=console, transient=True, disable=not shown, redirect_stdout=together)
-        self._task = self._bar.add_task(first, total=None)
+        self._task = self._bar.add_task(redact(first, sys.argv), total=None)
 
     def enter(self, stage: str) -> None:
         """A new stage begins, and its seconds at 0."""
         self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(stage, total=None)
+        self._task = self._bar.add_task(redact(stage, sys.argv), total=None)
 
     def move(self, done: float, total: float) -> None:
         """So much of this stage is done."""

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 MASK = "***"
 ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*)://(\S+)")
+# A mistyped one, with one slash, none, or no scheme, shows its user and password too.
+MISTYPED = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{2,}):/?(?!/)[^\s/@]+@\S*|(?<![:\w/])//[^\s/@]+@\S*")
 HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 # A word, with a short number behind it: match, Live, ch0, h264, 720p. Tokens mix more than that, or are longer.
 WORD = re.compile(r"(?:[A-Z]?[a-z]{0,12}|[A-Z]{1,4})[0-9]{0,4}|[0-9]{1,4}[a-z]?|m3u8")
@@ -25,7 +27,7 @@ def mask(url: str) -> str:
     """
     scheme, found, rest = url.partition("://")
     if not found:
-        return url
+        return MISTYPED.sub(_mistyped, url)
     authority, path, query = _parts(rest)
     if "@" in rest[len(authority) :]:  # it may end a password with a slash, or be part of the path: who knows
         return f"{scheme}://{MASK}"
@@ -40,14 +42,18 @@ def redact(text: str, known: Iterable[str] = ()) -> str:
     known: addresses that are masked even where blanks or other ends of an address stand in them.
     """
     for url in known:
-        if "://" in url:
+        if "@" in url or "://" in url:
             text = text.replace(url, mask(url))
 
     def masked(match: re.Match[str]) -> str:
         url = match[0].rstrip(ENDS)
         return mask(url) + match[0][len(url) :]
 
-    return ADDRESS.sub(masked, text)
+    return MISTYPED.sub(_mistyped, ADDRESS.sub(masked, text))
+
+
+def _mistyped(match: re.Match[str]) -> str:
+    return f"{match[1]}:{MASK}" if match[1] else f"//{MASK}"
 
 
 def _parts(rest: str) -> tuple[str, str, str]:

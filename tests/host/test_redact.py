@@ -1,11 +1,13 @@
 """Addresses as anybody may see them."""
 
 import logging
+import sys
 
 import pytest
 
 from svlm_jax.cli.main import main
 from svlm_jax.eval.results import manifest
+from svlm_jax.host.progress import Stages
 from svlm_jax.host.redact import mask, redact
 
 
@@ -29,6 +31,11 @@ from svlm_jax.host.redact import mask, redact
         ("http://[::1]:8080/match-2024_final.mp4", "http://[::1]:8080/match-2024_final.mp4"),
         ("https://pass%word/a.mp4", "https://***/a.mp4"),
         ("match.mp4", "match.mp4"),
+        ("http:/anna:geheim@h/x", "http:***"),
+        ("rtsp:anna:geheim@h/x", "rtsp:***"),
+        ("//anna:geheim@h/x", "//***"),
+        ("C:/videos/a@b.mp4", "C:/videos/a@b.mp4"),
+        ("synthetic:match?seed=3", "synthetic:match?seed=3"),
     ],
 )
 def test_what_is_not_known_to_be_harmless_is_masked(url: str, masked: str) -> None:
@@ -54,6 +61,53 @@ def test_nothing_that_is_said_or_written_holds_the_secret(capsys, caplog) -> Non
     assert "127.0.0.1:1" in said.err and "Traceback" in said.err
     assert "geheim" not in said.err + said.out + caplog.text
     assert "geheim" not in str(manifest(["svlm", "watch", secret]))
+
+
+# Where a secret, in bold letters, can stand in an address; every one of them is somebody's camera, server or signed link.
+ADDRESSES = (
+    "rtsp://user:{}@10.0.0.5:554/Streaming/Channels/101",
+    "RTSP://User:{}@h/x",
+    "rtsp://u:{}%40x@h/x",
+    "rtsp://u:{}\"'<>@h/x",
+    "rtsp://u:{}:x:y@[fe80::1]/x",
+    "rtsp://u:{} x@h/v.mp4",
+    "rtsp://h:554/user=admin&password={}&channel=1",
+    "rtmp://a.rtmp.example/live2/{}-abcd-efgh",
+    "rtmps://live.example:443/rtmp/FB-{}?s_bl=1",
+    "srt://h:9000?passphrase={}&mode=caller",
+    "srt://h:9000?streamid=#!::u=admin,s={}",
+    "https://h/v.mp4?X-Amz-Signature={}&X-Amz-Credential={}/2026",
+    "https://h/v.mp4;jsessionid={}?a",
+    "https://h/{}/v.mp4",
+    "https://h/v.mp4#access_token={}",
+    "https://{}@h/v.mp4",
+    "https://h/v.mp4?{}",
+    "https://h/a?b=1&amp;c={}",
+    "http://h/get.php?username=u&password={}&type=m3u8",
+    "http://h:8080/live/user1/{}/12345.ts",
+    "http://h/?token[]={}",
+    "https://h/v.mp4?a={}@b",
+    "concat:http://u:{}@h/a|http://h/b",
+    "http:/u:{}@h/x",
+)
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_no_address_shows_its_secret(address: str) -> None:
+    """Neither alone, nor in the words of a message, a list, or a traceback."""
+    url = address.replace("{}", "s3cr3t")
+    assert "s3cr3t" not in mask(url)
+    for text in (f"cannot open '{url}': bad", f"['{url}', 1]", f'  open_source("{url}")', f"({url})."):
+        assert "s3cr3t" not in redact(text, [url])
+        assert " x@" in url or "s3cr3t" not in redact(text)  # what stands behind a blank only its owner knows to belong to it
+
+
+def test_what_is_going_on_is_masked_too(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["svlm", "watch", "rtsp://anna:geh eim@h/x"])
+    with Stages("opening rtsp://anna:geh eim@h/x") as stages:
+        assert [task.description for task in stages._bar.tasks] == ["opening rtsp://***@h/x"]
+        stages.enter("opening https://h/a.mp4?t=geheim")
+        assert [task.description for task in stages._bar.tasks] == ["opening https://h/a.mp4?t=***"]
 
 
 def test_messages_of_libraries_are_masked(capsys) -> None:
