@@ -84,7 +84,7 @@ def render(
             stream.codec_context.colorspace = colorspace
         if rotation:
             stream.set_display_rotation(rotation)
-        tone = container.add_stream("aac", rate=8000) if sound else None
+        tone = _sound(container, path) if sound else None
         container.start_encoding()
         for i, stamp in enumerate(stamps):
             turned = size[::-1] if rotation % 180 else size
@@ -106,7 +106,7 @@ def render(
 def render_sound(path: Path, seconds: float = 1.0) -> Path:
     """Writes a file that holds a tone and no video."""
     with av.open(str(path), "w") as container:
-        for packet in _tone(container.add_stream("aac", rate=8000), seconds):
+        for packet in _tone(_sound(container, path), seconds):
             container.mux(packet)
     return path
 
@@ -124,11 +124,19 @@ def concatenate(path: Path, parts: Iterable[Path]) -> Path:
     return path
 
 
+def _sound(container: av.container.OutputContainer, path: Path) -> av.AudioStream:
+    """MPEG program streams hold no AAC."""
+    return container.add_stream("mp2", rate=16_000) if path.suffix == ".mpg" else container.add_stream("aac", rate=8000)
+
+
 def _tone(stream: av.AudioStream, seconds: float) -> Iterable[av.Packet]:
-    samples = 1024
-    for i in range(int(seconds * 8000 / samples)):
-        wave = np.sin((np.arange(samples) + i * samples) * 0.35).astype(np.float32)[None] * 0.2
-        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 8000, i * samples, Fraction(1, 8000)
+    rate, samples = stream.rate, 1152 if stream.name == "mp2" else 1024
+    for i in range(int(seconds * rate / samples)):
+        wave = np.sin((np.arange(samples) + i * samples) * 2800 / rate).astype(np.float32)[None] * 0.2
+        whole = stream.name == "mp2"
+        frame = av.AudioFrame.from_ndarray(
+            (wave * 32_000).astype(np.int16) if whole else wave, format="s16" if whole else "fltp", layout="mono"
+        )
+        frame.sample_rate, frame.pts, frame.time_base = rate, i * samples, Fraction(1, rate)
         yield from stream.encode(frame)
     yield from stream.encode()

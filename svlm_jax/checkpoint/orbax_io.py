@@ -12,16 +12,25 @@ import jax
 import jax.numpy as jnp
 
 from svlm_jax.errors import CheckpointError
+from svlm_jax.host.files import system_error
 
 Leaves = dict[tuple[str, ...], Any]
 
 
 def save(folder: str | Path, tree: Any) -> None:
-    """Writes `tree` into a new folder, which appears only when it is complete. CheckpointError when it exists."""
+    """Writes `tree` into a new folder, which appears only when it is complete.
+
+    CheckpointError when it exists, OSError when the disk refuses.
+    """
     folder = Path(folder).expanduser().absolute()
     if folder.exists():
         raise CheckpointError(f"{folder} already exists; name a folder that does not.")
-    ocp().save(folder, _nested(_filled(_leaves(tree))))
+    try:
+        ocp().save(folder, _nested(_filled(_leaves(tree))))
+    except Exception as error:  # of several kinds, and pages long
+        if (refused := system_error(error)) is None:
+            raise
+        raise refused from error
 
 
 def load(folder: str | Path, abstract: Any) -> Any:

@@ -8,6 +8,7 @@ What the system refuses becomes an OutputError of one sentence that names the fi
 """
 
 import contextlib
+import errno
 import itertools
 import json
 import math
@@ -22,6 +23,7 @@ from svlm_jax.errors import OutputError
 
 Name: TypeAlias = str | os.PathLike[str]
 
+REFUSALS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)  # of disks
 PLAYLISTS = (".m3u8", ".m3u")
 NESTED = 2  # playlists: one of variants, and those
 LONGEST_PLAYLIST = 1 << 22  # bytes
@@ -41,6 +43,18 @@ def one_sentence(error: BaseException) -> str:
     """What the system says about a failure, without its number and path: "No space left on device"."""
     said = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0] or type(error).__name__
     return str(said).rstrip(".")
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """What the system refused at the beginning of a chain of exceptions; libraries keep of it no more than its words."""
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    text = " ".join(str(one) for one in chain)
+    code = next((code for code in REFUSALS if os.strerror(code) in text), None)
+    if code is not None:
+        return OSError(code, os.strerror(code))
+    return next((one for one in reversed(chain) if isinstance(one, OSError)), None)
 
 
 # ------------------------------------------------------------------------------------------------ files

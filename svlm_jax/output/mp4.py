@@ -5,7 +5,7 @@ import dataclasses
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -31,12 +31,21 @@ MPEG4_BITS = 0.2  # per pixel
 
 
 class _WholeWrites(io.FileIO):
-    """An unbuffered file that FFmpeg writes through: failures keep the system's words, e.g. "No space left on device"."""
+    """An unbuffered file that FFmpeg writes through.
+
+    problem: what the system said, e.g. "No space left on device"; of FFmpeg's calls, not all hand it on.
+    """
+
+    problem: OSError | None = None
 
     def write(self, data: Any) -> int:
         rest = memoryview(data)
-        while rest:
-            rest = rest[super().write(rest) :]
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.problem = error
+            raise
         return len(data)
 
 
@@ -141,5 +150,10 @@ class Mp4Writer(Closing):
         finally:
             self._file.close()
 
-    def _writing(self) -> contextlib.AbstractContextManager[None]:
-        return writing(self.path, av.error.FFmpegError)
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with writing(self.path, av.error.FFmpegError):
+            try:
+                yield
+            except av.error.FFmpegError as error:
+                raise self._file.problem or error from error

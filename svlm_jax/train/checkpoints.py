@@ -10,11 +10,9 @@ data draws them from seed and position, and a step draws none.
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import logging
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,15 +25,13 @@ from jax.experimental import multihost_utils
 
 from svlm_jax.checkpoint import orbax_io
 from svlm_jax.errors import CheckpointError, OutputError
-from svlm_jax.host.files import one_sentence, writing
+from svlm_jax.host.files import one_sentence, system_error, writing
 from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.flat_params import Flat
 from svlm_jax.train.state import TrainState
 
 logger = logging.getLogger(__name__)
-
-DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +206,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            raise OutputError(f"checkpoints cannot be written to {self.folder}: {_cause(error)}.") from error
+            why = one_sentence(system_error(error) or error)
+            raise OutputError(f"checkpoints cannot be written to {self.folder}: {why}.") from error
 
     def _check(self, step: int, meta: dict[str, Any]) -> None:
         ours = self._identity.to_json()
@@ -252,14 +249,3 @@ def _as_first(steps: list[int]) -> list[int]:
     count = int(multihost_utils.broadcast_one_to_all(np.array(len(steps))))
     mine = np.resize(np.array(steps or [0]), count)
     return [int(step) for step in multihost_utils.broadcast_one_to_all(mine)] if count else []
-
-
-def _cause(error: BaseException) -> str:
-    """What the system said at the beginning of a chain of exceptions."""
-    chain = [error]
-    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
-        chain.append(before)
-    system = next((one for one in reversed(chain) if isinstance(one, OSError)), None)
-    text = " ".join(str(one) for one in chain)
-    known = next((os.strerror(code) for code in DISK if os.strerror(code) in text), None)  # TensorStore's errors are no OSError
-    return known or one_sentence(system or error)

@@ -49,15 +49,19 @@ class TensorBoard:
     def __init__(self, folder: Path, first: int = 1) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=first)
+        self._folder = folder
+        with writing(folder):
+            self._writer = SummaryWriter(str(folder), purge_step=first)
 
     def write(self, step: int, record: Record) -> None:
-        for name, value in record.items():
-            if math.isfinite(value):
-                self._writer.add_scalar(name, value, step)
+        with writing(self._folder):
+            for name, value in record.items():
+                if math.isfinite(value):
+                    self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._writer.close()
+        with writing(self._folder):
+            self._writer.close()
 
 
 class WeightsAndBiases:

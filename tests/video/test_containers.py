@@ -20,11 +20,11 @@ ALL = ("mp4", "mkv", "ts", "flv", "avi", "mpg", "h264", "hls")
 CASES = {
     "frame_rate": ALL,
     "variable_rate": ("mp4", "mkv", "ts", "flv", "hls"),
-    "late_start": ("mp4", "mkv", "ts", "flv", "hls"),
+    "late_start": ("mp4", "mkv", "ts", "flv", "mpg", "hls"),
     "splice": ("mp4", "mkv", "ts", "flv", "mpg", "h264", "hls"),
     "seek": ALL,
-    "orientation": ("mp4",),
-    "several_streams": ("mp4", "mkv", "ts", "hls"),
+    "orientation": ("mp4", "mkv"),
+    "several_streams": ("mp4", "mkv", "ts", "flv", "avi", "mpg", "hls"),
 }
 
 
