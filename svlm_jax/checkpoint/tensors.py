@@ -111,6 +111,8 @@ def _indexed(folder: Path) -> list[Path]:
     for shard in shards:
         parts = PurePosixPath(shard)
         outside = parts.is_absolute() or ".." in parts.parts or "\\" in shard or "\0" in shard
+        # The files of a hub's cache are links to its blobs; a folder in this one that is a link leads out of it.
+        outside = outside or not (folder / shard).parent.resolve().is_relative_to(folder.resolve())
         if outside or len(shard) > 200 or not shard.endswith(".safetensors"):
             raise index.wrong("weight_map", shard, "names of .safetensors files in this folder")
     absent = [shard for shard in shards if not (folder / shard).is_file()]

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterable
 
 MASK = "***"
-ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*)://(\S+)")
+# Lengths are bounded so that no text takes more than its own length times a constant.
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://(\S+)")
 # A mistyped one, with one slash, none, or no scheme, shows its user and password too.
-MISTYPED = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{2,}):/?(?!/)[^\s/@]+@\S*|(?<![:\w/])//[^\s/@]+@\S*")
+MISTYPED = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{2,30}):/?(?!/)[^\s/@]{1,300}@\S*|(?<![:\w/])//[^\s/@]{1,300}@\S*")
 HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 # A word, with a short number behind it: match, Live, ch0, h264, 720p. Tokens mix more than that, or are longer.
 WORD = re.compile(r"(?:[A-Z]?[a-z]{0,12}|[A-Z]{1,4})[0-9]{0,4}|[0-9]{1,4}[a-z]?|m3u8")

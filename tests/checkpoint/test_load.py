@@ -334,6 +334,13 @@ def test_files_that_the_index_does_not_name_are_said(folder, caplog):
             )
             for shard in ("../model.safetensors", "/etc/a.safetensors", "a/../../b.safetensors", "a.bin", "..\\\\a.safetensors")
         ),
+        (
+            lambda d: (
+                (d / "sub").symlink_to(d.parent),
+                (d / "model.safetensors.index.json").write_text(INDEX % "sub/model.safetensors"),
+            ),
+            r"names of .safetensors files in this folder",
+        ),
         (lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"), "pytorch_model.bin is of another kind"),
         (
             lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": {"a": "x-1.safetensors"}}'),

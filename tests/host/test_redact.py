@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 
 import pytest
 
@@ -100,6 +101,13 @@ def test_no_address_shows_its_secret(address: str) -> None:
     for text in (f"cannot open '{url}': bad", f"['{url}', 1]", f'  open_source("{url}")', f"({url})."):
         assert "s3cr3t" not in redact(text, [url])
         assert " x@" in url or "s3cr3t" not in redact(text)  # what stands behind a blank only its owner knows to belong to it
+
+
+@pytest.mark.parametrize("part", ["a.", "a:", "a://", "//a", "ab:b@", "http:/"])
+def test_a_long_text_takes_no_long_time(part: str) -> None:
+    begin = time.process_time()
+    redact(part * 100_000)
+    assert time.process_time() - begin < 5.0
 
 
 def test_what_is_going_on_is_masked_too(monkeypatch) -> None:

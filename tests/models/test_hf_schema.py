@@ -1,5 +1,7 @@
 """Fields of config.json and of the processors: kinds and ranges, null, ties, and what is refused by name."""
 
+import copy
+import functools
 import json
 
 import pytest
@@ -32,6 +34,32 @@ def test_null_is_absent():
     plain = registry.config_from_hf(raw)
     raw["vision_config"]["temporal_patch_size"] = None
     assert registry.config_from_hf({**raw, "text_config": {"rms_norm_eps": None}, "max_position_embeddings": None}) == plain
+
+
+@pytest.mark.parametrize("family", registry.FAMILIES)
+def test_null_is_absent_in_every_field(family):
+    """The same configuration, or the same refusal."""
+    raw = registry.config_to_hf(random_config(family))
+
+    def places(value, path=()):
+        for name in value if isinstance(value, dict) else ():
+            yield (*path, name)
+            yield from places(value[name], (*path, name))
+
+    def outcome(changed):
+        try:
+            return registry.config_from_hf(changed)
+        except SvlmError as error:
+            return str(error)
+
+    for path in places(raw):
+        null, absent = copy.deepcopy(raw), copy.deepcopy(raw)
+        for changed in (null, absent):
+            inside = functools.reduce(dict.__getitem__, path[:-1], changed)
+            inside[path[-1]] = None
+            if changed is absent:
+                del inside[path[-1]]
+        assert outcome(null) == outcome(absent), path
 
 
 @pytest.mark.parametrize(
