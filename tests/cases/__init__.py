@@ -12,4 +12,11 @@ def handed(kind: str) -> list[Path]:
     return sorted(path for path in (FOLDER / kind).iterdir() if path.is_dir()) if FOLDER and (FOLDER / kind).is_dir() else []
 
 
+def cases(kind: str) -> Path:
+    """The folder of one kind; skips the test where it is not there."""
+    if FOLDER is None or not (FOLDER / kind).is_dir():
+        pytest.skip("the handed cases are not here")
+    return FOLDER / kind
+
+
 needed = pytest.mark.skipif(FOLDER is None, reason="the handed cases are not here")

@@ -18,7 +18,7 @@ from svlm_jax.errors import SourceError
 from svlm_jax.eval.frames import Video, spread
 from svlm_jax.video.reader import VideoReader
 from svlm_jax.video.source import open_source
-from tests.cases.folder import cases
+from tests.cases import cases
 from tests.video.peers import web_server, whole
 from tests.video.test_opening import breaking
 
