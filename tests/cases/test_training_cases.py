@@ -1,6 +1,6 @@
 """Handed cases of training: the commands of their notes, with the exit codes and the sentences that they call right.
 
-Every kind has a quicker test of its own: tests/launch/test_refused.py, tests/train/test_loop.py and tests/launch/test_launch.py.
+Each kind has a quicker test of its own, in `tests/launch/test_refused.py` and `tests/train/test_loop.py`.
 """
 
 import json

@@ -308,7 +308,6 @@ def test_headers_that_declare_giants_take_no_memory(tmp_path: Path) -> None:
     code = """
         import re, sys
         from svlm_jax.errors import SourceError
-from svlm_jax.host.retry import Backoff
         from svlm_jax.video.source import open_source
         try:
             with open_source(sys.argv[1]) as source:
