@@ -205,12 +205,14 @@ def test_a_run_that_is_lost_ends_and_its_checkpoints_are_good(single: Runner, tm
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax, which gives up half-way
-@pytest.mark.parametrize("part", ["data", "meta", "state", "a digit of data", "a digit of meta"])
+@pytest.mark.parametrize("part", ["data", "meta", "state", "a digit of meta"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(whole, single, tmp_path, caplog, part) -> None:
     """A bit that has flipped, which no reader notices; files that end too early."""
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     digit, part = part.startswith("a digit"), part.rpartition(" ")[2]
     files = [path for path in (tmp_path / "checkpoints" / "8" / part).rglob("*") if path.is_file()]
+    if digit:
+        files = [path for path in files if path.name == "_strings.json"]
     flipped = part == "state" or digit
     for file in [max(files, key=_size)] if flipped else files:
         damaged = bytearray(file.read_bytes())
