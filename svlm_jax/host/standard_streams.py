@@ -49,9 +49,11 @@ def finish_output() -> OSError | None:
 
 def is_reader_gone(error: BaseException | None) -> bool:
     """Whether an error, or one that it comes from, is that of a pipe without a reader."""
-    while error is not None:
+    passed: list[BaseException] = []
+    while error is not None and error not in passed:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             return True
+        passed.append(error)
         error = error.__cause__ or error.__context__
     return False
 

@@ -156,4 +156,6 @@ class Mp4Writer(Closing):
             try:
                 yield
             except av.error.FFmpegError as error:
-                raise self._file.problem or error from error
+                if (refused := self._file.problem) is None:
+                    raise
+                raise OSError(refused.errno, refused.strerror) from error
