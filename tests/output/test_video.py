@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from svlm_jax.errors import OutputError, SourceError
+from svlm_jax.host.standard_streams import is_reader_gone
 from svlm_jax.output import CaptionedVideo
 from svlm_jax.output.mp4 import Look, Mp4Writer
 from svlm_jax.output.overlay import draw_caption
@@ -308,6 +309,23 @@ def _decoded(packet):
         return packet.decode()
     except av.error.FFmpegError:
         return None
+
+
+def test_where_ffmpeg_keeps_the_words_of_the_system_they_are_said(tmp_path):
+    """And what is said ends: errors that name one another as their cause would be followed for ever."""
+    with Mp4Writer(tmp_path / "a.mp4") as writer:
+        refused = writer._file.problem = OSError(28, "No space left on device")
+        with (
+            pytest.raises(OutputError, match=r"a\.mp4 cannot be written: No space left on device\.$") as told,
+            writer._writing(),
+        ):
+            try:
+                raise refused
+            except OSError:
+                raise av.error.ExternalError(1, "Error in PyAV callback") from None
+        assert not is_reader_gone(told.value)
+        refused.__cause__ = told.value
+        assert not is_reader_gone(told.value)
 
 
 def test_a_truncated_original_keeps_what_could_be_decoded(tmp_path):
