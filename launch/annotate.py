@@ -14,9 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from svlm_jax.errors import ConfigError, DataError, SvlmError
+from svlm_jax.host.standard_streams import say
 
 if TYPE_CHECKING:
     from svlm_jax.data.curate import Curator
@@ -40,11 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--live-share", type=float, metavar="SHARE", help="keep what is told live by more than this, 0 to 1")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="svlm: %(message)s")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        console.print(_annotate(arguments), markup=False)
+        say(f"{_annotate(arguments)}\n")
     except SvlmError as error:
-        console.print(f"svlm: {' '.join(str(error).split())}", markup=False)
+        say(f"svlm: {' '.join(str(error).split())}\n")
         return 2
     return 0
 

@@ -18,10 +18,9 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from rich.console import Console
-
 from svlm_jax.errors import SvlmError
 from svlm_jax.host.retry import Backoff
+from svlm_jax.host.standard_streams import say
 
 from . import flags
 from .cluster import COORDINATOR, LOCAL_DEVICES, PROCESS, PROCESSES
@@ -135,15 +134,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--restarts", type=int, default=3, help="how often a run that dies is started again (default 3)")
     parser.add_argument("arguments", nargs="+", help="of launch.train, behind --")
     arguments = parser.parse_args(argv)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     if arguments.nodes > 1 and not arguments.coordinator:
-        console.print("svlm: several machines need a --coordinator that all of them reach.", markup=False)
+        say("svlm: several machines need a --coordinator that all of them reach.\n")
         return 2
     command = [sys.executable, "-m", f"{__package__}.train", *arguments.arguments]
     try:
         group = Group([command] * arguments.processes, environments(arguments))
     except SvlmError as error:
-        console.print(f"svlm: {error}", markup=False)
+        say(f"svlm: {error}\n")
         return 2
 
     def hand_on(_number: int, _frame: FrameType | None) -> None:
@@ -151,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, hand_on)
     signal.signal(signal.SIGINT, hand_on)  # a terminal sends it to the processes too; they save either way
-    return supervise(group, arguments.restarts, lambda line: console.print(line, markup=False))
+    return supervise(group, arguments.restarts, lambda line: say(f"{line}\n"))
 
 
 if __name__ == "__main__":

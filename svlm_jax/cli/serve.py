@@ -1,6 +1,7 @@
 """`svlm serve`: many live streams on one device, through a page and an API."""
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,7 +147,8 @@ def run(arguments: argparse.Namespace) -> int:
         told = f"{arguments.model}: up to {carried} streams at {scheme}://{host}:{port}/  (Ctrl-C ends it)"
         if carried < arguments.streams:
             told += f"; this device is too slow for the {arguments.streams} of --streams"
-        prose(stderr=True).print(told, markup=False)
+        with contextlib.suppress(OSError):  # a server serves whether or not anybody reads this
+            prose(stderr=True).print(told, markup=False)
         uvicorn.Server(config).run(sockets=[listener])
     return 0
 

@@ -3,6 +3,8 @@
 import argparse
 import signal
 
+from svlm_jax.host.standard_streams import say
+
 PREEMPTED = 42
 EXAMPLES = """\
 examples:
@@ -44,22 +46,19 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
 
 def run(arguments: argparse.Namespace) -> int:
     """0 finished, 42 preempted: saved, to be started again."""
-    from rich.console import Console
-
     from svlm_jax.train.config import load_config
     from svlm_jax.train.run import export_adapter, export_run, run
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-
-    def say(line: str) -> None:
-        console.print(line, markup=False)
+    def tell(line: str) -> None:
+        """A run is not for its lines: it goes on when nobody can read them."""
+        say(f"{line}\n")
 
     config = load_config(arguments.config, arguments.changes)
     for write, folder in ((export_run, arguments.export), (export_adapter, arguments.export_adapter)):
         if folder is not None:
-            say(f"step {write(config, folder):,} of {config.name} is in {folder}")
+            tell(f"step {write(config, folder):,} of {config.name} is in {folder}")
     if arguments.export or arguments.export_adapter:
         return 0
-    outcome = run(config, say)
-    say(f"{config.name} {outcome}")
+    outcome = run(config, tell)
+    tell(f"{config.name} {outcome}")
     return PREEMPTED if outcome == "preempted" else 0

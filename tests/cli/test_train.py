@@ -1,5 +1,7 @@
 """`svlm train`: a run, its export, and bad inputs; runs of several processes are in tests/launch."""
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,17 @@ def test_the_outcome_is_the_exit_code(main, outcome, code, monkeypatch, capsys):
     monkeypatch.setattr(training, "run", lambda config, say: configs.append(config) or outcome)
     assert main([TINY, "loop.steps=7"]) == code
     assert configs[0].loop.steps == 7 and f"tiny {outcome}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("main", MAINS)
+def test_a_run_goes_on_when_nobody_can_read_its_lines(main, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    monkeypatch.setattr(training, "run", lambda config, say: say("step 1") or "finished")
+    assert main([TINY]) == 0
 
 
 @pytest.mark.parametrize("main", MAINS)
