@@ -16,8 +16,9 @@ from svlm_jax.data.annotations import Word
 from svlm_jax.data.sentences import Sentence, spread
 
 # Hours may be missing, and a fraction; before it stands a point, a comma or a colon; blanks may stand in between.
+# A cue's number may stand in the line of its times.
 STAMP = r"(?:(\d{1,6})\s?:\s?)?(\d{1,2})\s?:\s?(\d{1,2})(?:\s?[.,:]\s?(\d{1,9}))?"
-TIMES = re.compile(rf"{STAMP}\s{{0,9}}-{{1,3}}>\s{{0,9}}{STAMP}(?!\d)")
+TIMES = re.compile(rf"(?:\d{{1,9}}[.)]?\s{{1,9}})?{STAMP}\s{{0,9}}-{{1,3}}>\s{{0,9}}{STAMP}(?!\d)")
 ARROW = re.compile(r"\d\s{0,9}-{1,3}>|-->\s{0,9}-?\d")  # it wants to be a time line
 INLINE = re.compile(r"<(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,9})>")  # WebVTT: the time of the words behind it
 BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")  # WebVTT: what begins so behind an empty line is no text
@@ -95,7 +96,7 @@ def _names(lines: Sequence[str], bounds: Sequence[int], vtt: bool) -> dict[int, 
     """By time line: the line of its number or name, where there is one above it.
 
     Directly above the times and below an empty line stands a name; in SubRip, a number. Without the empty line, or with
-    another one below it, a number is one if all cues have one, or if it goes on from the number before.
+    another one below it, a number is one if all cues have one, if it goes on from the number before, or if no cue is before it.
     """
     above = [lines[at - 1] if at else "" for at in bounds]
     numbered = all(line.isdecimal() for line in above)
@@ -108,7 +109,7 @@ def _names(lines: Sequence[str], bounds: Sequence[int], vtt: bool) -> dict[int, 
         adjacent = bool(line)
         number = _number(lines[name]) if name >= 0 else None
         apart = name < 1 or not lines[name - 1]
-        follows = number is not None and last is not None and number == last + 1
+        follows = number is not None and (at == bounds[0] if last is None else number == last + 1)
         if (adjacent and apart and (vtt or number is not None)) or (adjacent and number is not None and numbered) or follows:
             found[at] = name
             last = last if number is None else number

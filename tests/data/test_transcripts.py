@@ -231,6 +231,21 @@ def test_numbers_are_told_from_words_without_blank_lines(tmp_path):
     assert [sentence.text for sentence in read_transcript(path)] == ["7", "8", "words"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "7\n\n00:00:01,000 --> 00:00:02,000\n\n\nred\n\n\n8\n\n00:00:03,000 --> 00:00:04,000\n\ngoal",
+        "1\n\r00:00:01,000 --> 00:00:02,000\n\rred\n\r\n\r2\n\r00:00:03,000 --> 00:00:04,000\n\rgoal\n\r",
+        "1 00:00:01,000 --> 00:00:02,000\nred\n2) 00:00:03,000 --> 00:00:04,000\ngoal\n",
+    ],
+    ids=["blank lines everywhere", "LF CR", "numbers beside the times"],
+)
+def test_numbers_of_cues_are_no_words(tmp_path, caplog, text):
+    (tmp_path / "a.srt").write_bytes(text.encode())
+    found = [(sentence.start, sentence.end, sentence.text) for sentence in read_transcript(tmp_path / "a.srt")]
+    assert found == [(1.0, 2.0, "red"), (3.0, 4.0, "goal")] and not caplog.text
+
+
 def test_behind_a_note_nothing_is_text(tmp_path, caplog):
     path = tmp_path / "a.vtt"
     path.write_text("WEBVTT\n\n00:01.000 --> 00:02.000\none\nNOTE this is said\n\nNOTE this is not\nnor this\n\nlost\n")
