@@ -59,20 +59,19 @@ class Video:
 
     def _frames(self) -> Iterator[tuple[float, np.ndarray]]:
         rate = self._rate()
-        most = self.options.get("max_input_pixels", MAX_INPUT_PIXELS)
         for number, path in enumerate(self._pictures()):
-            yield number / rate, _picture(path, most)
+            yield number / rate, _picture(path)
 
 
-def _picture(path: Path, most: int) -> np.ndarray:
-    """uint8 RGB (H, W, 3); SourceError for what is no picture, or declares more than so many pixels."""
+def _picture(path: Path) -> np.ndarray:
+    """uint8 RGB (H, W, 3); SourceError for what is no picture, or is larger than a picture of a video may be."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is said below
             with Image.open(path, formats=FORMATS) as picture:
                 width, height = picture.size
-                if width * height > most:
-                    raise SourceError(f"{path} declares {width}x{height} pixels; expected at most {most}.")
+                if width * height > MAX_INPUT_PIXELS:
+                    raise SourceError(f"{path} declares {width}x{height} pixels; expected at most {MAX_INPUT_PIXELS}.")
                 return np.asarray(picture.convert("RGB"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
         raise SourceError(f"{path} is no picture that can be decoded; expected JPEG or PNG.") from None

@@ -1,6 +1,8 @@
 """What may be seen before a moment: frame n of these clips stands on screen from n / 2 s on."""
 
 import math
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -93,3 +95,17 @@ def test_a_folder_of_pictures(tmp_path):
 def test_a_missing_video(tmp_path):
     with pytest.raises(SourceError, match="does not exist"):
         list(frames.seconds(Video(tmp_path / "gone.mp4"), 0.0, 3.0, fps=2.0))
+
+
+def test_pictures_that_are_none_and_giants_are_sentences(tmp_path):
+    for content, why in ((b"no picture", "is no picture that can be decoded"), (giant(), "declares 60000x60000 pixels")):
+        (tmp_path / "000.png").write_bytes(content)
+        with pytest.raises(SourceError, match=why):
+            list(frames.seconds(Video(tmp_path, rate=1.0), 0.0, 9.0, fps=2.0))
+
+
+def giant():
+    """A PNG of which there is no more than a header, which declares four billion pixels."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
