@@ -71,9 +71,11 @@ def _picture(path: Path) -> np.ndarray:
             with Image.open(path, formats=FORMATS) as picture:
                 width, height = picture.size
                 if width * height > MAX_INPUT_PIXELS:
-                    raise SourceError(f"{path} declares {width}x{height} pixels; expected at most {MAX_INPUT_PIXELS}.")
+                    raise Image.DecompressionBombError
                 return np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        raise SourceError(f"{path} declares too many pixels; expected at most {MAX_INPUT_PIXELS}.") from None
+    except (OSError, ValueError, SyntaxError, EOFError):
         raise SourceError(f"{path} is no picture that can be decoded; expected JPEG or PNG.") from None
 
 
