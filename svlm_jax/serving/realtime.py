@@ -111,7 +111,7 @@ class RealtimeConnection:
             raise RequestError("too_long", f"a message of {len(text):,} characters: expected at most {most:,}")
         try:
             event = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise RequestError("bad_json", "the message is no JSON: expected an event with a type") from None
         if not isinstance(event, dict) or not isinstance(event.get("type"), str):
             raise RequestError("bad_event", 'the message has no type: expected an event such as {"type": "session.update"}')

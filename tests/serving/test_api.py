@@ -184,6 +184,7 @@ def test_options_change_while_it_runs(serve):
     ("message", "code"),
     [
         ("{", "bad_json"),
+        ("[" * 100_000, "bad_json"),
         ("[]", "bad_event"),
         ('{"type": "session.delete"}', "unknown_event"),
         ('{"type": "session.update"}', "bad_value"),
