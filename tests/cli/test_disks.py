@@ -68,6 +68,7 @@ def test_every_command_says_that_a_disk_is_read_only(command, sealed, capsys):
     assert os.listdir(sealed) == ["old.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_other_files_and_the_earlier_stream(clip, disk, tmp_path, capsys):  # noqa: F811
     """The picture and the stream have no room; captions, and the stream that was saved elsewhere before, are whole."""
     (disk / "rest").write_bytes(bytes(60_000))

@@ -357,6 +357,8 @@ def test_nothing_else_is_written_into_a_saved_stream(option, folder, clip, tmp_p
         assert watch(clip, "--save-state", tmp_path / folder, option, tmp_path / folder / "out") == 2
         assert f"{folder} is a saved stream's own folder" in sentence(capsys)
     settings = json.loads(commentary_seeds()[0])
+    settings["settings"]["window"] |= {"vision": 2.0, "text": 2.0, "sink": 4, "tail": 4}  # as SMALL asks
+    settings["sampling"]["max_new_tokens"] = 4
     (tmp_path / "saved" / "version-0123abcd" / "session.json").write_text(json.dumps(settings))
     inside = tmp_path / "saved" / "version-0123abcd" / "session.json"
     assert watch(clip, "--resume", tmp_path / "link", option, inside) == 2
