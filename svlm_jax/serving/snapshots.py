@@ -101,8 +101,9 @@ class Snapshots:
     @staticmethod
     def _chunks(folder: Path) -> int:
         try:
-            return int(json.loads((folder / LAYOUT).read_text(encoding="utf-8"))["chunks"])
-        except (OSError, ValueError, KeyError, TypeError):
+            about = Record(read_object(folder / LAYOUT, CheckpointError), str(folder / LAYOUT), CheckpointError)
+            return about.get("chunks", Whole(least=0))
+        except CheckpointError:
             return 0
 
     def delete(self, name: str) -> None:
