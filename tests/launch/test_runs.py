@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -213,24 +212,3 @@ def test_user_errors_are_one_sentence(tokenizer: Path, tmp_path: Path, changes: 
     assert found.returncode == 2
     assert sentence in found.stderr
     assert "Traceback" not in found.stderr
-
-
-def test_two_processes_agree_on_a_damaged_step(tmp_path: Path) -> None:
-    """Only the second one finds the newest step damaged: both take the one before, and neither waits for the other."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    command = [sys.executable, "-m", "tests.train.two_processes", address]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    both = [
-        subprocess.Popen([*command, str(number), str(tmp_path)], cwd=ROOT, env=environment, text=True, **pipes)
-        for number in range(2)
-    ]
-    try:
-        told = [process.communicate(timeout=LONGEST) for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    assert [process.returncode for process in both] == [0, 0], told
-    assert [said for said, _ in told] == ["3\n", "3\n"]
-    assert all("step 6 of" in complaint for _, complaint in told)

@@ -23,6 +23,7 @@ from svlm_jax.errors import CheckpointError, ConfigError, DataError, OutputError
 from svlm_jax.host.signals import Interrupted
 from svlm_jax.models.flat_params import Flat
 from svlm_jax.sharding import MeshConfig
+from svlm_jax.train import checkpoints
 from svlm_jax.train.checkpoints import Checkpoints, Identity, checksum
 from svlm_jax.train.forward import Compute
 from svlm_jax.train.loop import Loop, LoopConfig
@@ -238,6 +239,20 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_afterwards(whole, singl
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     outcome, records = single.run(tmp_path)
     assert outcome == "finished" and _losses(records) == _losses(whole[1])
+
+
+def test_what_another_process_cannot_read_or_refuses_is_not_taken(whole, single, tmp_path, monkeypatch, caplog) -> None:
+    """The other process is a stand-in: in the first question it says yes (nothing is refused), in the second no."""
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    said = iter([True, False, True, True])
+    monkeypatch.setattr(checkpoints, "_everywhere", lambda here: here and next(said, True))
+    _, frozen = single.fresh()
+    with single.checkpoints(tmp_path / "checkpoints", frozen) as kept:
+        restored, _ = kept.restore(single.step.state)
+    assert int(restored.step) == 6 and "in another process it cannot be read" in caplog.text
+    said = iter([False])
+    with single.checkpoints(tmp_path / "checkpoints", frozen) as kept, pytest.raises(CheckpointError, match="another process"):
+        kept.restore(single.step.state)
 
 
 def _size(path: Path) -> int:
