@@ -132,6 +132,17 @@ with svlm_jax.open_source("synthetic:match?seed=7&minutes=0.1", size=(84, 112)) 
 print(f"the stream itself still stands at {session.position:.0f} s, its fork at {twin.position:.0f} s of its own")
 
 # %% [markdown]
+# ## Another family
+#
+# Qwen3-VL streams by the same calls, with a time stamp before each pair of frames. These weights are random: they speak, but
+# say nothing.
+
+# %%
+other = svlm_jax.StreamingVLM.from_pretrained("random:tiny:qwen3_vl")
+for caption in other.watch("synthetic:match?seed=7&minutes=0.05"):
+    print(f"{caption.start:4.0f} s  {len(caption.tokens)} tokens said, {caption.usage['vision'][0]} of video in the cache")
+
+# %% [markdown]
 # ## With the released weights
 #
 # On a GPU with 24 GB or more, or a TPU. The first second compiles; then every second takes the same time.

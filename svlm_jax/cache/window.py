@@ -110,6 +110,7 @@ class Lengths:
     """Token counts that decide a ring's size: of fixed parts of the prompt, and of what one chunk can bring.
 
     previous: words of the first previous text. reply: at most so many new tokens a chunk. patches: M, tokens of one clip.
+    marks: tokens around the patches of one clip.
     """
 
     system: int
@@ -118,6 +119,7 @@ class Lengths:
     query: int
     reply: int
     patches: int
+    marks: int = 2
 
 
 def slots_by_role(window: WindowConfig, lengths: Lengths, chunk_seconds: float, duration: float | None) -> Mapping[str, int]:
@@ -138,7 +140,7 @@ def slots_by_role(window: WindowConfig, lengths: Lengths, chunk_seconds: float, 
         "system": lengths.system,
         "previous text": 4 + words + 2,  # <|im_start|> previous text \n ... <|im_end|> \n
         "vision": v * lengths.patches,
-        "vision marks": 2 * v,
+        "vision marks": v * lengths.marks,
         "user turns": (3 + 2) * max(v, t),
         "time labels": lengths.label * t,  # in every regime a label goes when its reply goes
         "query": lengths.query,

@@ -5,6 +5,7 @@ embedded, embedded-facts               a model of this package
 Qwen/Qwen2.5-VL-7B-Instruct            a hub id, owner/name
 qwen2.5-vl-7b                          a preset: a released model by its short name; its shape is known without a download
 random:small, random:qwen2.5-vl-7b     random weights in a small shape, or in a preset's: they speak, but say nothing
+random:small:qwen3_vl                  a small shape of another family
 """
 
 import atexit
@@ -55,11 +56,11 @@ def load(
     name = str(source)
     if not name.startswith(RANDOM):
         return hf.load(released(source), dtype=dtype, revision=revision, progress=progress)
-    shape = _shape(name)
-    folder = _scratch() / shape
+    shape, family = _shape(name)
+    folder = _scratch() / f"{shape}-{family}"
     if shape in SIZES:
         if not (folder / "model.safetensors").exists():
-            write_random_checkpoint(folder, size=shape)  # type: ignore[arg-type]
+            write_random_checkpoint(folder, family=family, size=shape)  # type: ignore[arg-type]
         return hf.load(folder, dtype=dtype, progress=progress)
     about = describe(name)
     drawn = jnp.dtype(jnp.float32 if dtype is None else dtype)
@@ -72,11 +73,11 @@ def describe(source: str | Path, *, revision: str | None = None) -> Description:
     """What is known without the weights: of a hub id only the small files are fetched, of a preset nothing at all."""
     name = str(source)
     if name.startswith(RANDOM):
-        shape = _shape(name)
-        config = random_config("qwen2_5_vl", shape) if shape in SIZES else preset(shape)  # type: ignore[arg-type]
-        folder = _scratch() / f"{shape}-companions"
+        shape, family = _shape(name)
+        config = random_config(family, shape) if shape in SIZES else preset(shape)  # type: ignore[arg-type]
+        folder = _scratch() / f"{family}-companions"
         if not folder.exists():
-            write_companions(folder, "qwen2_5_vl")
+            write_companions(folder, family)
         return Description(config, _settings(folder), folder)
     if released(source) != source:
         return Description(preset(name), {}, None)
@@ -108,11 +109,18 @@ def _settings(folder: Path) -> dict[str, Any]:
     return read_object(folder / "generation_config.json", CheckpointError, missing_ok=True)
 
 
-def _shape(name: str) -> str:
-    shape = name.removeprefix(RANDOM).lower()
-    if shape not in SIZES and shape not in PRESETS:
-        raise ConfigError(f"there is no shape named {shape!r}: expected {RANDOM} and one of {', '.join((*SIZES, *PRESETS))}")
-    return shape
+def _shape(name: str) -> tuple[str, str]:
+    """The small shape or preset that a name asks for, and its family."""
+    shape, colon, family = name.removeprefix(RANDOM).lower().partition(":")
+    if shape in PRESETS and not colon:
+        return shape, preset(shape).family
+    if shape not in SIZES:
+        named = shape + colon + family
+        raise ConfigError(
+            f"there is no shape named {named!r}: expected {RANDOM} and one of {', '.join((*SIZES, *PRESETS))}, the first three "
+            "also with a family behind them, as in random:small:qwen3_vl"
+        )
+    return shape, registry.family(family or "qwen2_5_vl").name
 
 
 @functools.cache

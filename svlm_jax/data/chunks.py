@@ -161,6 +161,10 @@ class ChunkBuilder:
         self.encode, self.model, self.settings = encode, model, settings
         self._prompt = PromptBuilder(model, encode, system=settings.system, max_query=MAX_QUERY)
         self._advances: dict[tuple[int, str, ClipGrid], float] = {}
+        if settings.published and registry.record(model).layout.time_stamp is not None:
+            raise ConfigError(
+                f"chunks.published=True with a {model.family}: expected false, since the published template has no time stamps"
+            )
 
     def __call__(self, annotation: Annotation, frames: np.ndarray) -> Sample:
         """The sample of a clip; frames: uint8 (S, F, 3, height, width), one clip a turn."""
@@ -235,8 +239,8 @@ class ChunkBuilder:
             row.text(said, [IGNORED] * given + learned[given:])
 
     def _advance(self, turn: Turn, grid: ClipGrid) -> float:
-        """What the user's side of a turn adds to the position; turns with labels of one length are alike."""
-        key = len(self.encode(label(turn.start, turn.end))), turn.query, grid
+        """What the user's side of a turn adds to the position; turns that tell the time in equally many tokens are alike."""
+        key = self._prompt.time_length(turn.start, turn.end, grid), turn.query, grid
         if key not in self._advances:
             tokens = self._prompt.turn(turn.start, turn.end, grid, turn.query or None)
             self._advances[key] = float(np.sum(np.asarray(tokens.pos_step)[np.asarray(tokens.valid)]))

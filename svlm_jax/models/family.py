@@ -25,12 +25,17 @@ ShardingRow: TypeAlias = tuple[str, tuple[str | None, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class VisualLayout:
-    """How a prompt writes a picture or video: `before`, pads, `after`; texts of one token each, or None."""
+    """How a prompt writes a picture or video: `before`, pads, `after`; texts of one token each, or None.
+
+    time_stamp: text with the place of a number of seconds, `"<{:.1f} seconds>"`, of families that tell time in text: it stands
+    before each temporal grid of a video, and each has marks of its own.
+    """
 
     image: str
     video: str
     before: str | None = None
     after: str | None = None
+    time_stamp: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,10 @@
 
     system ... | previous text ... | user: Time=0.0-1.0s <video> [query] | assistant: words ... | user: Time=1.0-2.0s <video>
 
+Families that tell time in text have a stamp before each temporal grid, which comes and goes with it:
+
+    user: Time=0.0-1.0s <0.2 seconds> <grid> [query] | assistant: words ...
+
 The layout is the one that StreamingVLM was trained on (arXiv 2510.09608 and its code). The newline after a reply is not part
 of the next turn here: the device knows whether it is due (`cache.window.pending`).
 """
@@ -33,6 +37,13 @@ def label(start: float, end: float) -> str:
     return f"Time={start:.1f}-{end:.1f}s"
 
 
+def grid_seconds(start: float, end: float, grids: int, frames_a_grid: int) -> list[float]:
+    """The stream second of each temporal grid of [start, end): the mean of the times of its first and last frame."""
+    frame = (end - start) / (grids * frames_a_grid)
+    firsts = (start + number * frames_a_grid * frame for number in range(grids))
+    return [first + (frames_a_grid - 1) * frame / 2 for first in firsts]
+
+
 class PromptBuilder:
     """Builds the token arrays of a stream.
 
@@ -59,8 +70,10 @@ class PromptBuilder:
             Role.USER_CLOSE: encode("<|im_end|>\n"),
             Role.ASST_OPEN: encode("<|im_start|>assistant\n"),
         }
-        layout = registry.record(model).layout
-        self._vision_start, self._vision_end = (encode(mark) if mark else [] for mark in (layout.before, layout.after))
+        self._layout = registry.record(model).layout
+        self._frames_a_grid = model.vision.grid_frames
+        marks = self._layout.before, self._layout.after
+        self._vision_start, self._vision_end = (encode(mark) if mark else [] for mark in marks)
         self.label_length = len(encode(label(LATEST - 1, LATEST)))
 
     def turn_ids(self, stop: Iterable[int] = ()) -> TurnIds:
@@ -96,9 +109,7 @@ class PromptBuilder:
         pieces: list[Piece] = [
             (self._parts[Role.USER_OPEN], Role.USER_OPEN, 0),
             (ids, Role.LABEL, 0),
-            (self._vision_start, Role.MARK, 0),
-            ([self.video_pad] * grid.patches, Role.PATCH, 0),
-            (self._vision_end, Role.MARK, 0),
+            *self._video(start, end, grid),
             (asked, Role.QUERY, 0),
             (self._parts[Role.USER_CLOSE], Role.USER_CLOSE, 0),
             (self._parts[Role.ASST_OPEN], Role.ASST_OPEN, 0),
@@ -107,8 +118,43 @@ class PromptBuilder:
 
     def turn_length(self, grid: ClipGrid) -> int:
         """The static length of a turn."""
-        fixed = sum(len(ids) for ids in self._parts.values()) + len(self._vision_start) + len(self._vision_end)
-        return fixed + self.label_length + grid.patches + self.max_query
+        fixed = sum(len(ids) for ids in self._parts.values())
+        return fixed + self.label_length + self.marks_length(grid) + grid.patches + self.max_query
+
+    def marks_length(self, grid: ClipGrid) -> int:
+        """The most tokens that mark the video of a turn, and tell its time."""
+        return sum(len(ids) for ids, role, _ in self._video(LATEST - 1, LATEST, grid) if role == Role.MARK)
+
+    def time_length(self, start: float, end: float, grid: ClipGrid) -> int:
+        """Tokens that tell the time in the turn of the chunk [start, end)."""
+        return len(self.encode(label(start, end))) + sum(map(len, self._stamps(start, end, grid)))
+
+    def _video(self, start: float, end: float, grid: ClipGrid) -> list[Piece]:
+        stamps = self._stamps(start, end, grid)
+        patches = [self.video_pad] * (grid.patches // len(stamps))
+        return [
+            piece
+            for stamp in stamps
+            for piece in (
+                ([*stamp, *self._vision_start], Role.MARK, 0),
+                (patches, Role.PATCH, 0),
+                (self._vision_end, Role.MARK, 0),
+            )
+        ]
+
+    def _stamps(self, start: float, end: float, grid: ClipGrid) -> list[list[int]]:
+        """What stands before each part of a clip that has marks of its own."""
+        text = self._layout.time_stamp
+        if text is None:
+            return [[]]
+        return [self.encode(text.format(second)) for second in grid_seconds(start, end, grid.t, self._frames_a_grid)]
+
+    def clip_positions(self, grid: ClipGrid) -> tuple[np.ndarray, np.ndarray]:
+        """What the patches of a clip add, see `vision_block`: one block, or one each temporal grid between stamps."""
+        if self._layout.time_stamp is None:
+            return vision_block((grid.t, grid.h, grid.w), grid.time_step)
+        pos_offset, pos_step = vision_block((1, grid.h, grid.w), grid.time_step)
+        return np.tile(pos_offset, grid.t), np.tile(pos_step, grid.t)
 
     def _build(self, pieces: Iterable[Piece], grid: ClipGrid | None = None) -> Tokens:
         token = np.concatenate([np.asarray(ids, np.int32) for ids, _, _ in pieces])
@@ -120,7 +166,7 @@ class PromptBuilder:
             at = role == Role.PATCH
             patch[at] = np.arange(grid.patches)
             if not self.text_positions:
-                pos_offset[:, at], pos_step[at] = vision_block((grid.t, grid.h, grid.w), grid.time_step)
+                pos_offset[:, at], pos_step[at] = self.clip_positions(grid)
         return Tokens(token, role, chunk_index, pos_offset, pos_step, patch, np.ones(len(token), bool))  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ from svlm_jax.cache.sizes import cache_bytes
 from svlm_jax.cache.window import Lengths, WindowConfig, ring_shape, slots_by_role
 from svlm_jax.checkpoint.named import Description
 from svlm_jax.engine.sampling import Sampling
-from svlm_jax.models import functional
+from svlm_jax.models import functional, registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.quant import Scheme, quantize_params
 from svlm_jax.prompt.commentary import PromptBuilder
@@ -49,6 +49,7 @@ class MemoryPlan:
 
 
 # Token counts of the prompt in Qwen's vocabulary, with the default system turn and query.
+QWEN_STAMP = 12  # tokens of "<9999999.0 seconds>"
 QWEN_LENGTHS = Lengths(system=11, previous=0, label=22, query=9, reply=Sampling().max_new_tokens, patches=0)
 
 
@@ -58,14 +59,17 @@ def lengths_of(about: Description, settings: StreamSettings, height: int, width:
     Without a tokenizer, which a preset does not have, they are those of Qwen's vocabulary and the default prompt.
     """
     count = frames_per_chunk(settings.fps, settings.chunk_seconds, about.config.vision.grid_frames)
-    own = {"patches": about.config.vision.clip_tokens(count, height, width)}
+    grid = about.config.vision.clip_grid(count, height, width, settings.fps)
+    own = {"patches": grid.patches}
+    if registry.record(about.config).layout.time_stamp is not None:
+        own["marks"] = grid.t * (QWEN_STAMP + 2)
     if settings.sampling is not None:
         own["reply"] = settings.sampling.max_new_tokens
     if about.folder is not None and (about.folder / "tokenizer.json").exists():
         encode = Tokenizer(about.folder / "tokenizer.json").encode
         prompt = PromptBuilder(about.config, encode, system=settings.system)
         own["system"] = int((prompt.opening().role == Role.SYSTEM).sum())
-        own["label"] = prompt.label_length
+        own["label"], own["marks"] = prompt.label_length, prompt.marks_length(grid)
         own["query"] = len(encode(settings.query, literal=True)) if settings.query else 0
     return dataclasses.replace(QWEN_LENGTHS, **own)
 

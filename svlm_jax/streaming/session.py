@@ -282,7 +282,7 @@ class Session:
 
         opening: of the system turn and the previous text. query: of a query or question together with its answer.
         """
-        settings, own = self.settings, self.opening()
+        settings, own, grid = self.settings, self.opening(), self.clip_grid(frames)
         previous = int((own.role == Role.PREV_WORDS).sum())
         lengths = Lengths(
             system=max(int((own.role == Role.SYSTEM).sum()), opening - previous),
@@ -290,7 +290,8 @@ class Session:
             label=self.prompt.label_length,
             query=max(self.prompt.max_query + settings.qa_token_budget, query),
             reply=self.sampling.max_new_tokens,
-            patches=self.clip_grid(frames).patches,
+            patches=grid.patches,
+            marks=self.prompt.marks_length(grid),
         )
         if settings.duration is not None and settings.duration < settings.chunk_seconds:
             settings = dataclasses.replace(settings, duration=settings.chunk_seconds)

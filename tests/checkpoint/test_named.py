@@ -5,6 +5,7 @@ import pytest
 from svlm_jax.checkpoint import hf, named
 from svlm_jax.cli import main as cli
 from svlm_jax.errors import CheckpointError, ConfigError
+from svlm_jax.models import registry
 from svlm_jax.models.presets import HUB_IDS, PRESETS, preset
 from tests import checkpoints
 
@@ -72,3 +73,19 @@ def test_a_random_model_is_converted_and_convert_says_what_it_wrote(tmp_path, ca
     told = " ".join(capsys.readouterr().out.split())
     assert f"Written: {tmp_path / 'tiny'}" in told and "--model" in told
     assert hf.load(tmp_path / "tiny").config == named.describe("random:tiny").config
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("random:tiny", "qwen2_5_vl"), ("random:tiny:qwen3_vl", "qwen3_vl"), ("random:qwen3-vl-30b-a3b", "qwen3_vl_moe")],
+)
+def test_random_models_have_a_family(name, family):
+    about = named.describe(name)
+    assert about.config.family == family
+    assert registry.family(family).chat_template == (about.folder / "chat_template.jinja").read_text()
+
+
+@pytest.mark.parametrize("name", ["random:huge", "random:qwen2.5-vl-7b:qwen3_vl", "random:tiny:qwen9_vl"])
+def test_random_models_of_no_family_are_refused(name):
+    with pytest.raises(ConfigError, match=rf"{name.rpartition(':')[2]}.*expected .*qwen"):
+        named.describe(name)

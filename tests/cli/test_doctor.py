@@ -3,6 +3,7 @@ import json
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
 from svlm_jax.cache.window import WindowConfig
@@ -189,3 +190,14 @@ def test_what_load_refuses_is_no_fit(tmp_path, capsys, spoil, words):
     (folder / "config.json").write_text(json.dumps({**raw, **spoil}))
     assert cli.main(["doctor", "--model", str(folder)]) == 2
     assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_time_stamps_are_counted(capsys):
+    """Of a preset by Qwen's vocabulary: 12 tokens and two marks a second. Of a folder as many slots as its stream has."""
+    preset_ = report(capsys, "--model", "qwen3-vl-8b", "--for", "h200")["model"]
+    assert preset_["memory"]["slots_by_role"]["vision marks"] == 16 * 14 and preset_["memory"]["fits"] is True
+    assert preset_["frame_size"] == [640, 1152]
+    found = report(capsys, "--model", str(checkpoints.tiny("qwen3_vl")), "--size", "448x336")["model"]
+    session = StreamingVLM.from_pretrained(checkpoints.tiny("qwen3_vl"), dtype="float32").stream()
+    plan = session.capacity(np.empty((2, 3, *found["frame_size"]), np.uint8))
+    assert found["memory"]["slots"] == plan.ring.slots

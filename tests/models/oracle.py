@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,17 @@ def appearance(cfg: ModelConfig, case: Case) -> list[tuple[str, slice]]:
         blocks.append((kind, slice(used[kind], used[kind] + int(end - first))))
         used[kind] += int(end - first)
     return blocks
+
+
+def video_patches(frames: np.ndarray, vision: Any, mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, Grid]:
+    """uint8 frames (F, 3, height, width) normalised and cut into patches in the order of the published processors."""
+    mean, std = (np.asarray(x, np.float32)[:, None, None] for x in (mean, std))
+    x = (frames.astype(np.float32) / 255 - mean) / std
+    count, channels, height, width = x.shape
+    pair, side, merge = vision.temporal_patch_size, vision.patch_size, vision.spatial_merge_size
+    t, h, w = count // pair, height // side, width // side
+    x = x.reshape(t, pair, channels, h // merge, merge, side, w // merge, merge, side)
+    return x.transpose(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(t * h * w, -1), (t, h, w)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.export import export
@@ -196,13 +197,24 @@ def test_export_loads_in_transformers(family, tmp_path):
     assert again.config == cfg
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_what_it_cannot_do_yet_is_said(family):
-    """A stream without its time stamps would be watched wrongly: better not at all."""
-    cfg = random_config(family)
-    for capability in ("watch", "ask", "train"):
-        with pytest.raises(ConfigError, match=f"the model is a {family}, which cannot {capability}"):
-            registry.require(cfg, capability)
+@pytest.mark.parametrize(
+    ("family", "architecture"),
+    [("qwen3_5", "Qwen3_5ForConditionalGeneration"), ("qwen3_omni_moe", "Qwen3OmniMoeForConditionalGeneration")],
+)
+def test_relatives_are_refused_by_name(family, architecture):
+    raw = registry.config_to_hf(random_config("qwen3_vl")) | {"model_type": family, "architectures": [architecture]}
+    with pytest.raises(CheckpointError, match=rf"\({architecture}\) is not supported; supported are .*Qwen3VLMoeFor"):
+        registry.config_from_hf(raw)
+
+
+def test_a_missing_tensor_is_named(tmp_path):
+    cfg = random_config("qwen3_vl")
+    export(tmp_path / "model", cfg, functional.init_params(cfg, jax.random.key(0)))
+    weights = load_file(tmp_path / "model/model.safetensors")
+    del weights["model.visual.deepstack_merger_list.0.norm.bias"]
+    save_file(weights, tmp_path / "model/model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"model\.visual\.deepstack_merger_list\.0\.norm\.bias"):
+        hf.load(tmp_path / "model")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

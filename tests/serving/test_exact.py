@@ -12,7 +12,9 @@ from svlm_jax.errors import RequestError
 from svlm_jax.serving.executor import Executor, Job, PoolSettings
 from svlm_jax.serving.stream import StreamOptions
 from svlm_jax.streaming.settings import StreamSettings
+from svlm_jax.streaming.vlm import StreamingVLM
 from svlm_jax.video.chunk import Chunk
+from tests.checkpoints import tiny
 from tests.streaming.streams import model
 
 pytestmark = pytest.mark.slow  # compiles a pool of its own
@@ -183,3 +185,21 @@ def test_another_system_prompt_counts_from_the_next_second_on(executor):
     encode = model().tokenizer.encode
     length = [len(encode(f"<|im_start|>system\n{o.system}<|im_end|>\n")) for o in (OPTIONS, other)]
     assert [count for count, _ in outcomes] == length
+
+
+def test_another_family_is_served_as_it_is_alone():
+    """Qwen3-VL, whose turns have time stamps."""
+    size = (64, 96)
+    vlm = StreamingVLM.from_pretrained(tiny("qwen3_vl"), dtype="float32")
+    settings = PoolSettings(
+        lanes=2, spare=0, size=size, window=WINDOW, sampling=SAMPLING, prompt_tokens=64, query_tokens=8, question_tokens=32,
+        answer_tokens=8, top_k=20,
+    )  # fmt: skip
+    served = Executor(vlm, settings)
+    lane, frames = served.open(OPTIONS), np.random.default_rng(0).integers(0, 256, (6, 2, 3, *size), np.uint8)
+    chunks = [Chunk(clip, float(i), i + 1.0) for i, clip in enumerate(frames)]
+    said = [served.run([Job(lane, each, OPTIONS, second)]).tokens[0] for second, each in enumerate(chunks)]
+    session = vlm.stream(
+        StreamSettings(window=WINDOW, sampling=SAMPLING, query=OPTIONS.query, system=OPTIONS.system, seed=OPTIONS.seed)
+    )
+    assert said == [session.feed(each).tokens for each in chunks]

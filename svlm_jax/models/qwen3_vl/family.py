@@ -13,6 +13,8 @@ from svlm_jax.models.qwen3_vl.names import QWEN3_VL_MOE_NAMES, QWEN3_VL_NAMES
 from svlm_jax.models.qwen3_vl.presets import QWEN3_VL_MOE_PRESETS, QWEN3_VL_PRESETS
 from svlm_jax.models.resize_rule import ResizeRule
 
+# A stamp tells the mean of the times of its first and last frame.
+TIMED_LAYOUT = dataclasses.replace(LAYOUT, time_stamp="<{:.1f} seconds>")
 SHARDING: tuple[ShardingRow, ...] = (
     *QWEN2_SHARDING,
     (r"visual\.patch_embed\.bias", (None,)),
@@ -58,10 +60,10 @@ QWEN3_VL = Family(
     write_config=write_config,
     preprocessor_fields=preprocessor_fields,
     names=QWEN3_VL_NAMES,
-    layout=LAYOUT,
+    layout=TIMED_LAYOUT,
     positions="frames",
     resize_rule=_resize_rule,
-    capabilities=frozenset(),
+    capabilities=frozenset({"watch"}),
     random_text=_random_text,
     random_tower=_random_tower,
     chat_template=CHAT_TEMPLATE,
