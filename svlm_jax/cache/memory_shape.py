@@ -3,7 +3,7 @@
 import dataclasses
 
 import jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +15,8 @@ class MemoryShape:
       grids: temporal grids of a clip; rows, columns: merged cells of a picture.
       seconds: stream time between two grids. step: positions between two grids; 0 = tokens have 1-D positions.
       budget: tokens kept. short: those of them that are never compressed.
+      before, after: tokens around the cells of each temporal grid, at most: its time stamp and marks; 0 for families whose
+        video is one block.
     """
 
     prefix: int
@@ -25,11 +27,18 @@ class MemoryShape:
     step: float
     budget: int
     short: int
+    before: int = 0
+    after: int = 0
 
     @property
     def cells(self) -> int:
-        """Tokens of a temporal grid."""
-        return self.rows * self.columns
+        """Tokens of a temporal grid, at most."""
+        return self.before + self.rows * self.columns + self.after
+
+    @property
+    def stamped(self) -> bool:
+        """Whether each temporal grid is a block of its own behind a time stamp."""
+        return self.before > 0
 
     @property
     def clip(self) -> int:
@@ -56,6 +65,22 @@ class MemoryShape:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class BlockMeta:
+    """What tokens need to know of the block that their temporal grid is, where grids have time stamps.
+
+    Attributes:
+      begin: position of the block's first token, from that behind the prefix on. span: positions that it takes.
+      depth: of the token behind `begin`; a cell's row and column come on top of it. text: whether it is of a stamp or a mark.
+    """
+
+    begin: Int[Array, "B vision"]
+    span: Int[Array, "B vision"]
+    depth: Int[Array, "B vision"]
+    text: Bool[Array, "B vision"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TokenMeta:
     """What the vision slots of one layer hold (with a leading axis of layers in `MemoryState`)."""
 
@@ -64,3 +89,4 @@ class TokenMeta:
     row: Int[Array, "B vision"]
     column: Int[Array, "B vision"]
     second: Float[Array, "B vision"]  # stream time of its frames
+    block: BlockMeta | None = None

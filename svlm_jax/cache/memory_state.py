@@ -24,21 +24,30 @@ from jaxtyping import Array, Bool, Float, Int
 
 from svlm_jax.cache import vsb
 from svlm_jax.cache.kv import KVShape
-from svlm_jax.cache.memory_shape import MemoryShape, TokenMeta
+from svlm_jax.cache.memory_shape import BlockMeta, MemoryShape, TokenMeta
 from svlm_jax.cache.policies.base import MemoryPolicy, Positions
 from svlm_jax.cache.positions import inside_block, raster
 
 NEVER = -1  # the place of a slot that holds nothing
 
 
-def memory_shape(policy: MemoryPolicy, *, prefix: int, grid: tuple[int, int, int], seconds: float, step: float) -> MemoryShape:
+def memory_shape(
+    policy: MemoryPolicy,
+    *,
+    prefix: int,
+    grid: tuple[int, int, int],
+    seconds: float,
+    step: float,
+    marks: tuple[int, int] = (0, 0),
+) -> MemoryShape:
     """The slots that a memory needs for clips of grid (t, h, w), t temporal grids of `seconds` each.
 
+    marks: tokens before and behind the cells of a grid, `MemoryShape.before` and `after`; they count in every budget.
     Raises ConfigError when the budget cannot hold a clip, or nothing but the short-term memory.
     """
     grids, rows, columns = grid
-    budget, short = policy.tokens(grids=grids, cells=rows * columns, seconds=seconds)
-    return MemoryShape(prefix, grids, rows, columns, seconds, step, budget, short)
+    budget, short = policy.tokens(grids=grids, cells=rows * columns + sum(marks), seconds=seconds)
+    return MemoryShape(prefix, grids, rows, columns, seconds, step, budget, short, *marks)
 
 
 @jax.tree_util.register_dataclass
@@ -52,6 +61,7 @@ class MemoryState:
       meta: of the vision slots, with a leading axis of layers (L, B, vision).
       count: live vision slots. seen: vision tokens of the stream so far. grids: temporal grids of the stream so far.
       newest: mean embedding of the last frames kept, for the frame filter; (B, 0) without it.
+      end: positions that all blocks of the stream so far take, where grids have time stamps.
     """
 
     keys: tuple[Array, ...]
@@ -62,6 +72,7 @@ class MemoryState:
     seen: Int[Array, "B"]
     grids: Int[Array, "B"]
     newest: Float[Array, "B D"]
+    end: Int[Array, "B"] | None = None
 
 
 def empty_memory(
@@ -79,12 +90,19 @@ def empty_memory(
             row=jnp.zeros(held, jnp.int32),
             column=jnp.zeros(held, jnp.int32),
             second=jnp.zeros(held, jnp.float32),
+            block=_empty_blocks(held) if shape.stamped else None,
         ),
         count=jnp.zeros(batch, jnp.int32),
         seen=jnp.zeros(batch, jnp.int32),
         grids=jnp.zeros(batch, jnp.int32),
         newest=jnp.zeros((batch, width if policy.similar is not None else 0), jnp.float32),
+        end=jnp.zeros(batch, jnp.int32) if shape.stamped else None,
     )
+
+
+def _empty_blocks(held: tuple[int, ...]) -> BlockMeta:
+    begin, span, depth = (jnp.zeros(held, jnp.int32) for _ in range(3))  # buffers of their own, as donation requires
+    return BlockMeta(begin, span, depth, jnp.zeros(held, bool))
 
 
 def memory_bytes(memory: MemoryState) -> int:
@@ -112,6 +130,60 @@ def incoming(memory: MemoryState, shape: MemoryShape, second: Float[Array, "B gr
     return jax.vmap(one)(memory.seen, memory.grids, second)
 
 
+def incoming_stamped(
+    memory: MemoryState, shape: MemoryShape, second: Float[Array, "B grids"], token: Int[Array, "B clip"], pad: int
+) -> TokenMeta:
+    """`incoming` for clips whose grids have time stamps: `token` are all ids, those of cells `pad`, -1 where nothing stands."""
+    assert memory.end is not None, "grids have time stamps"
+    batch, side = len(token), max(shape.rows, shape.columns)
+    token = token.reshape(batch, shape.grids, shape.cells)
+    cell, text = token == pad, (token >= 0) & (token != pad)
+    behind = jnp.cumsum(cell, axis=2) == cell.sum(2, keepdims=True)
+    before = jnp.cumsum(text, axis=2) - text
+    span = jnp.where((token >= 0).any(2), text.sum(2) + side, 0)
+    begin = memory.end[:, None] + jnp.cumsum(span, axis=1) - span
+    index = np.pad(raster(1, shape.rows, shape.columns)[1:], ((0, 0), (shape.before, shape.after)))
+
+    def every(x: Array | np.ndarray) -> Array:
+        """A value of each grid, or of each of its tokens, for all tokens."""
+        return jnp.broadcast_to(x, token.shape).reshape(batch, -1)
+
+    return TokenMeta(
+        place=memory.seen[:, None] + jnp.cumsum((cell | text).reshape(batch, -1), axis=1) - 1,
+        grid=every((memory.grids[:, None] + jnp.arange(shape.grids))[:, :, None]),
+        row=every(index[0]),
+        column=every(index[1]),
+        second=every(second[:, :, None]),
+        block=BlockMeta(
+            begin=every(begin[:, :, None]),
+            span=every(span[:, :, None]),
+            depth=every(before + jnp.where(text & behind, side, 0)),
+            text=every(text),
+        ),
+    )
+
+
+def marks_like_cells(
+    score: Float[Array, "B vision"], meta: TokenMeta, live: Bool[Array, "B vision"]
+) -> Float[Array, "B vision"]:
+    """Scores in which time stamps and marks have that of the best cell of their grid: they stay as long as any of it."""
+    assert meta.block is not None, "grids have time stamps"
+    _, ordinal = _first_of_grid(meta.grid, live)
+    cells = jnp.where(live & ~meta.block.text, score, -jnp.inf)
+    best = jax.vmap(lambda values, index: jax.ops.segment_max(values, index, num_segments=values.shape[0]))(cells, ordinal)
+    return jnp.where(meta.block.text, jnp.maximum(jnp.take_along_axis(best, ordinal, axis=1), 0), score)
+
+
+def _first_of_grid(
+    grid: Int[Array, "B vision"], live: Bool[Array, "B vision"]
+) -> tuple[Bool[Array, "B vision"], Int[Array, "B vision"]]:
+    """Which tokens are the first of their grid that live, and the number of each token's grid among those with any."""
+    newest = jax.lax.cummax(jnp.where(live, grid, -1), axis=1)
+    before = jnp.concatenate([jnp.full_like(newest[:, :1], -1), newest[:, :-1]], axis=1)
+    first = newest > before
+    return first, jnp.maximum(jnp.cumsum(first, axis=1) - 1, 0)
+
+
 def write_meta(meta: TokenMeta, new: TokenMeta, slots: Int[Array, "B T"]) -> TokenMeta:
     """New tokens into the vision slots of a layer; a slot beyond the last means that the token is not kept."""
 
@@ -132,19 +204,32 @@ def positions(
 
     All of the video is one block after the prefix: cells of its k-th grid stand at (⌊k · step⌋, row, column),
     as the models were trained. Contiguous positions count the grids that have any token left; with 1-D positions, the tokens.
+    Where grids have time stamps each is a block: contiguous ones stand one behind the other, each as long as when it was whole.
     """
+    if meta.block is not None:
+        return _block_positions(meta, meta.block, live, shape, mode)
     if not shape.step:
         along = jnp.cumsum(live, axis=1) - 1 if mode == "contiguous" else meta.place
         inside = jnp.stack([along.astype(jnp.float32)] * 3, axis=1)
     else:
         grid = meta.grid
         if mode == "contiguous":
-            newest = jax.lax.cummax(jnp.where(live, grid, -1), axis=1)
-            before = jnp.concatenate([jnp.full_like(newest[:, :1], -1), newest[:, :-1]], axis=1)
-            grid = jnp.cumsum(newest > before, axis=1) - 1
+            grid = _first_of_grid(grid, live)[1]
         inside = jnp.floor(inside_block(jnp.stack([grid, meta.row, meta.column], axis=1), shape.step))
     extent = jnp.max(jnp.where(live[:, None], inside, -1.0), axis=(1, 2)) + 1
     return shape.prefix + inside, shape.prefix + extent
+
+
+def _block_positions(
+    meta: TokenMeta, block: BlockMeta, live: Bool[Array, "B vision"], shape: MemoryShape, mode: Positions
+) -> tuple[Float[Array, "B 3 vision"], Float[Array, "B"]]:
+    begin = block.begin
+    if mode == "contiguous":
+        begin = jnp.cumsum(jnp.where(_first_of_grid(meta.grid, live)[0], block.span, 0), axis=1) - block.span
+    start = begin + block.depth
+    inside = jnp.stack([start, start + meta.row, start + meta.column], axis=1)
+    end = jnp.max(jnp.where(live, begin + block.span, 0), axis=1)
+    return (shape.prefix + inside).astype(jnp.float32), (shape.prefix + end).astype(jnp.float32)
 
 
 def with_prefix(position: Float[Array, "B 3 chosen"], prefix: int) -> Float[Array, "B 3 read"]:

@@ -28,6 +28,7 @@ from svlm_jax.models import functional, rope
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.decoder import Decoder
 from svlm_jax.models.functional import Params
+from svlm_jax.models.vlm import VLM, VisionFeatures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +59,15 @@ class QAConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One clip of B streams, padded to a static number of frames; `valid` meta the temporal grids that are real."""
+    """One clip of B streams, padded to a static number of frames; `valid` meta the temporal grids that are real.
+
+    token: where grids have time stamps, the ids of all tokens, -1 where nothing stands; pads stand for cells.
+    """
 
     frames: UInt8[Array, "B F 3 h w"]
     second: Float[Array, "B grids"]
     valid: Bool[Array, "B grids"]
+    token: Int[Array, "B clip"] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -114,17 +119,27 @@ def watch(params: Params, memory: MemoryState, clip: Clip, *, config: QAConfig) 
     """Reads a clip against the memory, writes it in, and compresses what is over the budget."""
     module, shape = functional.bind(config.model, params), config.shape
     features = module.encode_video(clip.frames, implementation=config.implementation)
-    x = features.tokens
     valid, newest = clip.valid, memory.newest
     if config.memory.similar is not None:
-        pictures = x.astype(jnp.float32).reshape(len(x), shape.grids, shape.cells, -1).mean(2)
+        pictures = features.tokens.astype(jnp.float32).reshape(len(valid), shape.grids, shape.rows * shape.columns, -1).mean(2)
         valid, newest = novel(pictures, valid, newest, config.memory.similar)
-    token = jnp.repeat(valid, shape.cells, axis=1)
+    token, there = (jnp.repeat(grids, shape.cells, axis=1) for grids in (valid, clip.valid))
+    end = memory.end
+    if clip.token is None:
+        meta = mem.incoming(memory, shape, clip.second)
+    else:
+        features = _between_marks(module, features, clip.token, shape)
+        there &= clip.token >= 0
+        token &= there
+        written = jnp.where(there, clip.token, -1)
+        meta = mem.incoming_stamped(memory, shape, clip.second, written, config.model.video_token_id)
+        assert meta.block is not None  # with stamps there are blocks
+        end = meta.block.begin[:, -1] + meta.block.span[:, -1]
     clip_write = ClipWrite(
-        meta=mem.incoming(memory, shape, clip.second),
+        meta=meta,
         slot=jnp.where(token, memory.count[:, None] + jnp.cumsum(token, axis=1) - 1, shape.vision),
         total=memory.count + token.sum(1),
-        seen=memory.seen + clip.valid.sum(1) * shape.cells,
+        seen=memory.seen + there.sum(1),
     )
     layers: list[MemoryLayer] = []
     counts: list[Array] = []
@@ -137,7 +152,7 @@ def watch(params: Params, memory: MemoryState, clip: Clip, *, config: QAConfig) 
         counts.append(count)
         return y.astype(v.dtype)
 
-    module.decoder.forward_with(x.astype(module.dtype), attend, features.deepstack)
+    module.decoder.forward_with(features.tokens.astype(module.dtype), attend, features.deepstack)
     return MemoryState(
         keys=tuple(layer.keys for layer in layers),
         values=tuple(layer.values for layer in layers),
@@ -147,7 +162,22 @@ def watch(params: Params, memory: MemoryState, clip: Clip, *, config: QAConfig) 
         seen=clip_write.seen,
         grids=memory.grids + clip.valid.sum(1),
         newest=newest,
+        end=end,
     )
+
+
+def _between_marks(module: VLM, features: VisionFeatures, token: Int[Array, "B clip"], shape: MemoryShape) -> VisionFeatures:
+    """The features of a clip in the places of its pads, among the embeddings of time stamps and marks."""
+
+    def spread(x: Array) -> Array:
+        x = x.reshape(len(x), shape.grids, shape.rows * shape.columns, -1)
+        x = jnp.pad(x, ((0, 0), (0, 0), (shape.before, shape.after), (0, 0)))
+        return x.reshape(len(x), shape.clip, -1)
+
+    features = jax.tree.map(spread, features)
+    text = module.embed(jnp.maximum(token, 0))
+    cell = (token == module.cfg.video_token_id)[..., None]
+    return dataclasses.replace(features, tokens=jnp.where(cell, features.tokens.astype(text.dtype), text))
 
 
 def layer_of(memory: MemoryState, i: int) -> MemoryLayer:
@@ -175,7 +205,7 @@ def attend_clip(
     """The clip's attention over the layer and itself, and the score of every vision slot, where the policy goes by scores.
 
     A score is the softmax weight of the slot among all vision slots, averaged over the last r queries and all heads: vision
-    looks at vision, text has no part in it (LiveVLM, section 3.2).
+    looks at vision, text has no part in it (LiveVLM, section 3.2). Time stamps and marks have the score of their grid's best.
     """
     shape, tokens = config.shape, clip_write.slot.shape[1]
     live = jnp.arange(shape.vision) < clip_write.total[:, None]
@@ -195,14 +225,17 @@ def attend_clip(
     if not config.memory.scored:
         return y, None
     r = min(config.memory.queries, tokens)
-    real = jnp.where(query_index >= 0, jnp.arange(tokens), -1)
+    block, own_block = layer.meta.block, clip_write.meta.block
+    looks = query_index >= 0 if own_block is None else (query_index >= 0) & ~own_block.text
+    real = jnp.where(looks, jnp.arange(tokens), -1)
     last = jnp.sort(jax.lax.top_k(real, r)[0], axis=1)  # -1 where the clip has fewer tokens
     index = jnp.maximum(last, 0)
     looking = jnp.take_along_axis(q, index[:, :, None, None], axis=1)
     order = jnp.where(last >= 0, jnp.take_along_axis(query_index, index, axis=1), -1)
-    seen = jnp.concatenate([jnp.full_like(prefix_order, -1), vision_order], axis=1)
-    score = pooled_scores(looking, keys, order, seen, scale=scale, implementation=implementation)
-    return y, score.mean(1)[:, shape.prefix :]
+    cells = vision_order if block is None else jnp.where(block.text, -1, vision_order)
+    seen = jnp.concatenate([jnp.full_like(prefix_order, -1), cells], axis=1)
+    score = pooled_scores(looking, keys, order, seen, scale=scale, implementation=implementation).mean(1)[:, shape.prefix :]
+    return y, score if block is None else mem.marks_like_cells(score, layer.meta, live)
 
 
 def compress(

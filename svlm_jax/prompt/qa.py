@@ -3,6 +3,8 @@
     system ... | user: <video> question | assistant: answer | user: next question | assistant: ...
     prefix                    turn
 
+Families that tell time in text have no marks around the video, but a stamp and marks around each of its temporal grids.
+
 The video stands once, before the first question, as the models were trained. Multiple-choice questions list their options by
 letter and ask for the letter.
 """
@@ -14,6 +16,8 @@ from collections.abc import Sequence
 from svlm_jax.errors import ConfigError
 from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
+from svlm_jax.prompt.commentary import LATEST
+from svlm_jax.prompt.template import OPENING
 from svlm_jax.prompt.tokenizer import Encode, fill
 
 LETTERS = string.ascii_uppercase
@@ -80,15 +84,20 @@ class Dialogue:
     Args:
       encode: of a tokenizer.
       stop: ids that end an answer, beside <|im_end|>.
+      opening: of the turn of an answer, see `prompt.template`.
     """
 
-    def __init__(self, model: ModelConfig, encode: Encode, system: str, stop: Sequence[int] = ()) -> None:
+    def __init__(
+        self, model: ModelConfig, encode: Encode, system: str, stop: Sequence[int] = (), *, opening: str = OPENING
+    ) -> None:
         registry.require(model, "ask")
-        self.model, self.encode, self.system = model, encode, system
+        self.model, self.encode, self.system, self.opening = model, encode, system, opening
         # The video stands between marks, or ends with a newline of its own (the embedding that `VLM.newline` gives it).
         self.marks: tuple[list[int], list[int]] = [], [model.video_token_id, *encode("\n")]
-        layout = registry.record(model).layout
-        if layout.before is not None and layout.after is not None:
+        self._layout = layout = registry.record(model).layout
+        if layout.time_stamp is not None:
+            self.marks = [], []
+        elif layout.before is not None and layout.after is not None:
             self.marks = encode(layout.before), encode(layout.after)
         (im_end,) = encode("<|im_end|>")
         self.stop = tuple(sorted({im_end, *stop}))
@@ -110,7 +119,7 @@ class Dialogue:
         history = () if follows is None else follows.history
         before = fill(self.encode, EARLIER * len(history), *(text for pair in history for text in pair))
         parts = [(self.marks[1] + before, False), (self.encode(question, literal=True), True)]
-        parts.append((self.encode("<|im_end|>\n<|im_start|>assistant\n"), False))
+        parts.append((self.encode("<|im_end|>\n" + self.opening), False))
         token = [token for ids, _ in parts for token in ids]
         return Turn(token, [asked for ids, asked in parts for _ in ids], question, history)
 
@@ -122,6 +131,23 @@ class Dialogue:
         if any(len(letter) != 1 for letter in ids):
             raise ConfigError(f"the tokenizer has no single token for each of {LETTERS[:count]}, which a multiple choice needs")
         return tuple(letter[0] for letter in ids)
+
+    @property
+    def grid_marks(self) -> tuple[int, int]:
+        """The most tokens that stand before and behind the cells of each temporal grid; (0, 0) without time stamps."""
+        before, after = self._grid_marks(LATEST)
+        return len(before), len(after)
+
+    def grid_tokens(self, second: float, cells: int) -> list[int]:
+        """The ids of a temporal grid at a `second`, the mean of its frames; -1 before a stamp that is shorter than its room."""
+        before, after = self._grid_marks(second)
+        return [-1] * (self.grid_marks[0] - len(before)) + before + [self.model.video_token_id] * cells + after
+
+    def _grid_marks(self, second: float) -> tuple[list[int], list[int]]:
+        stamp, before, after = self._layout.time_stamp, self._layout.before, self._layout.after
+        if stamp is None:
+            return [], []
+        return self.encode(stamp.format(second) + (before or "")), self.encode(after or "")
 
     @property
     def frames_a_grid(self) -> int:

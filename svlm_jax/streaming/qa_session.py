@@ -34,6 +34,7 @@ from svlm_jax.errors import CheckpointError, ConfigError, StreamError
 from svlm_jax.host.schema import Choice, Kind, ListOf, Nullable, Number, Object, Record, Text, Whole
 from svlm_jax.prompt.commentary import SYSTEM
 from svlm_jax.prompt.qa import Answer, Dialogue, Turn
+from svlm_jax.prompt.template import answer_opening
 from svlm_jax.streaming import saved
 from svlm_jax.streaming.loaded import LoadedVLM, check_size
 from svlm_jax.streaming.settings import CACHE_DTYPES, check_cache_dtype, sampling_from_json
@@ -109,7 +110,8 @@ class QASession:
             max_new_tokens=settings.max_new_tokens,
             suppress=suppressed_ids(generation),
         )
-        self.dialogue = Dialogue(vlm.config, vlm.tokenizer.encode, settings.system, stop_ids(generation))
+        opening = answer_opening(vlm.checkpoint.folder)
+        self.dialogue = Dialogue(vlm.config, vlm.tokenizer.encode, settings.system, stop_ids(generation), opening=opening)
         self.most_pixels, self.resize = settings.max_pixels or vlm.most_pixels, vlm.resize_rule(settings.max_pixels)
         self.position = 0.0  # stream seconds watched so far
         self._frames = 0  # ... and frames
@@ -193,7 +195,15 @@ class QASession:
             frames=jnp.asarray(frames[None]),
             second=jnp.asarray([seconds[::each]], jnp.float32),
             valid=jnp.arange(config.shape.grids)[None] < grids,
+            token=self._clip_tokens(seconds) if config.shape.stamped else None,
         )
+
+    def _clip_tokens(self, seconds: Sequence[float]) -> jax.Array:
+        """The ids of a clip whose grids have time stamps: each tells the mean time of its first and last frame."""
+        shape, each = self.config.shape, self._frames_a_grid
+        grids = (seconds[first : first + each] for first in range(0, len(seconds), each))
+        ids = [self.dialogue.grid_tokens((grid[0] + grid[-1]) / 2, shape.rows * shape.columns) for grid in grids]
+        return jnp.asarray([[token for grid in ids for token in grid]], jnp.int32)
 
     def _make_room(self, frames: int, second: float) -> None:
         """A memory that keeps everything must end when its budget does."""
@@ -382,7 +392,9 @@ class QASession:
         self._config = QAConfig(
             model=self.vlm.config,
             memory=memory,
-            shape=memory_shape(memory, prefix=len(prefix), grid=grid, seconds=seconds, step=step),
+            shape=memory_shape(
+                memory, prefix=len(prefix), grid=grid, seconds=seconds, step=step, marks=self.dialogue.grid_marks
+            ),
             stop=self.dialogue.stop,
             sampling=self.sampling.bounds,
             cache_dtype=settings.cache_dtype or str(self.vlm.dtype),
@@ -409,7 +421,8 @@ class QASession:
         if self.config.memory.positions == "contiguous" or self.config.memory.afresh:
             return
         grids = (self._frames + len(chunk.frames)) / self._frames_a_grid
-        if shape.prefix + grids * (shape.step or shape.cells) > most:
+        each = shape.before + max(shape.rows, shape.columns) + shape.after if shape.stamped else shape.step or shape.cells
+        if shape.prefix + grids * each > most:
             raise StreamError(
                 f"positions=original needs more than the model's {most} positions at {chunk.start:.0f} s: expected "
                 f"positions=contiguous, or less video"

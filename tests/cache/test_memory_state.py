@@ -119,3 +119,46 @@ def test_every_policy_keeps_its_own():
     assert kept("vsb", 12, 12, score, scatter=1.0) == [0, 1, 3, 5, 6, 8, 10, 11]
     assert kept("vsb", 12, 12, score) == [0, 1, 2, 3, 5, 6, 10, 11]  # half of the six by score alone
     assert kept("vsb", 5, 5, score[:5]) == list(range(5))
+
+
+STAMPED = MemoryShape(prefix=PREFIX, grids=3, rows=1, columns=2, seconds=2.0, step=1.0, budget=40, short=8, before=4, after=1)
+PAD = 9
+IDS = [-1, 5, 6, 1, PAD, PAD, 2, 5, 5, 6, 1, PAD, PAD, 2, 5, 5, 6, 1, PAD, PAD, 2]  # stamps of two ids, then of three
+
+
+def stamped():
+    """What three grids with time stamps are, as the first clip of a stream that has seen nothing."""
+    text = preset("qwen3-vl-2b").text
+    memory = mem.empty_memory(memory_policy("top-k"), STAMPED, text.kv_shape, width=8, dtype=jnp.bfloat16)
+    return mem.incoming_stamped(memory, STAMPED, jnp.asarray([[0.0, 2.0, 4.0]]), jnp.asarray([IDS]), PAD)
+
+
+def test_grids_with_time_stamps_are_blocks():
+    """Whole, they stand as in the sequence that they are of; without one of them, as in the sequence without it."""
+    new, ids = stamped(), np.asarray(IDS)
+    for gone, mode in ((None, "original"), (None, "contiguous"), (1, "contiguous")):
+        live = (ids >= 0) & (np.asarray(new.grid[0]) != (-1 if gone is None else gone))
+        have, begin = mem.positions(new, jnp.asarray([live]), STAMPED, mode)
+        blocks, start = [], PREFIX
+        for token in ids[live]:
+            first = blocks and ids[live][len(blocks) - 1] == PAD
+            if token == PAD:
+                column = int(bool(first))
+                blocks.append((start, start, start + column))
+                start += 2 * column
+            else:
+                blocks.append((start,) * 3)
+                start += 1
+        assert np.asarray(have[0])[:, live].T.tolist() == [list(map(float, place)) for place in blocks]
+        assert float(begin[0]) == start
+
+
+def test_a_stamp_is_worth_its_best_cell():
+    new, live = stamped(), jnp.asarray([np.asarray(IDS) >= 0])
+    score = jnp.arange(len(IDS), dtype=jnp.float32)[None] / 100
+    have = np.asarray(mem.marks_like_cells(score, new, live)[0])
+    for grid, best in enumerate((0.05, 0.12, 0.19)):
+        of = np.arange(7 * grid, 7 * grid + 7)
+        text = [i for i in of if IDS[i] >= 0 and IDS[i] != PAD]
+        np.testing.assert_allclose(have[text], best)
+        np.testing.assert_allclose(have[of[4:6]], of[4:6] / 100)

@@ -231,9 +231,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/streaming/test_qa_session.py::test_each_layer_keeps_its_own_tokens_and_exactly_the_budget "
         "tests/engine/test_remember.py",
         ("jnp.cumsum(token, axis=1) - 1, shape.vision)", "jnp.cumsum(token, axis=1), shape.vision)"),
-        ("seen=memory.seen + clip.valid.sum(1) * shape.cells", "seen=memory.seen + clip.valid.sum(1)"),
+        ("seen=memory.seen + there.sum(1)", "seen=memory.seen + clip.valid.sum(1)"),
         ("grids=memory.grids + clip.valid.sum(1)", "grids=memory.grids"),
-        ("[jnp.full_like(prefix_order, -1), vision_order]", "[prefix_order, vision_order]"),
+        ("[jnp.full_like(prefix_order, -1), cells]", "[prefix_order, vision_order]"),
         ("front(layer.keys), front(layer.values)", "front(layer.keys), layer.values"),
     ),
     *_all(
