@@ -77,11 +77,11 @@ def compile_for(target: str, function, *shapes):
         return jax.jit(function).lower(*on(target, shapes)).compile()
 
 
-def run(module: str) -> subprocess.CompletedProcess[str]:
-    """The program `python -m module`: a process of its own, because a compiler of models of 7B leaves gigabytes behind."""
+def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m module ARGUMENTS` as a process of its own, because a compiler of models of 7B leaves gigabytes behind."""
     environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     return subprocess.run(
-        [sys.executable, "-m", module],
+        [sys.executable, "-m", module, *arguments],
         cwd=pathlib.Path(__file__).parents[2],
         env=environment,
         capture_output=True,

@@ -1,7 +1,8 @@
 """`window_attention` for Hopper GPUs: the forward kernel with segments in place of orders.
 
 Segments are static, so the blocks that each block of patches visits are constants of the program; a window of 64 patches
-meets two blocks of keys at most, a full grid all of them. The head dimension of 80 is used as it is.
+meets two blocks of keys at most, a full grid all of them. The head dimension of 80 is used as it is; 72 (Qwen3-VL) becomes 80
+with zeros, which change no score.
 """
 
 from typing import Any
@@ -13,10 +14,14 @@ import numpy as np
 from pallas_kernels.hopper import blocks, forward, layout, limits
 from pallas_kernels.hopper.device import Machine
 
+HEAD = 16  # the tensor cores' kernels take multiples of it
+
 
 def unsupported(query: jax.Array, keys: jax.Array, values: jax.Array, **options: Any) -> str | None:
     """Why the kernel cannot run on these arrays; None if it can."""
-    return limits.unsupported(query, keys, values)
+    heads = (query, keys, values)
+    whole: list[Any] = [jax.ShapeDtypeStruct((*x.shape[:-1], layout.up(x.shape[-1], HEAD)), x.dtype) for x in heads]
+    return limits.unsupported(*whole)
 
 
 def window_attention(
@@ -28,7 +33,8 @@ def window_attention(
     scale: float,
     interpret: Any = None,
 ) -> jax.Array:
-    patches = query.shape[0]
+    patches, head = query.shape[0], query.shape[-1]
+    query, keys, values = (layout.pad(x, 2, layout.up(head, HEAD)) for x in (query, keys, values))
     small = max(segments) <= 64
     tiles = forward.Tiles(warpgroups=1, keys=64, stages=2, splits=1) if small else forward.Tiles(2, 128, 2, 1)
     total = layout.up(patches, max(tiles.rows, tiles.keys))
@@ -42,4 +48,4 @@ def window_attention(
     visits = blocks.lists(mask, order, ids, cols, tiles.rows)
     rows = forward.Rows(q, order, ids)
     out, _ = forward.attend(rows, k, v, cols, visits, scale=scale, mask=mask, tiles=tiles, machine=Machine(interpret))
-    return out[0, 0, :, :patches].swapaxes(0, 1)
+    return out[0, 0, :, :patches, :head].swapaxes(0, 1)

@@ -15,8 +15,6 @@ def unsupported(query: jax.Array, keys: jax.Array, *_: Any, **__: Any) -> str | 
     """Why the kernel cannot be compiled for these arrays."""
     if query.dtype not in DTYPES or keys.dtype != query.dtype:
         return f"it takes bfloat16 or float32, one dtype for all, not {query.dtype} and {keys.dtype}"
-    if query.shape[-1] % 16:
-        return f"it needs a head dimension that is a multiple of 16, not {query.shape[-1]}"
     return None
 
 
@@ -29,18 +27,19 @@ def window_attention(
     scale: float,
     interpret: Any = False,
 ) -> Float[Array, "patches N H"]:
-    patches = query.shape[0]
+    patches, head = query.shape[0], query.shape[-1]
     # Blocks of a few windows, lest most pairs of a block are of different windows.
     block_rows = min(BLOCK_ROWS, round_up(patches, 16))
     block_keys = min(BLOCK_ROWS if max(segments) <= BLOCK_ROWS else BLOCK_KEYS, round_up(patches, 128))
     segment = np.repeat(np.arange(len(segments), dtype=np.int32), segments)
     ids, order = jnp.asarray(segment)[None], jnp.zeros((1, patches), jnp.int32)
-    q, k, v = (x.swapaxes(0, 1)[None] for x in (query, keys, values))
+    whole = ((0, 0), (0, 0), (0, -head % 16))  # heads of 72 (Qwen3-VL) become 80: zeros change no score
+    q, k, v = (jnp.pad(x, whole).swapaxes(0, 1)[None] for x in (query, keys, values))
     out, _ = attend(
         q, k, v, order, order, (ids, ids), scale=scale, block_rows=block_rows, block_keys=block_keys,
         most=_most(segment, block_rows, block_keys), interpret=interpret,
     )  # fmt: skip
-    return out[0].swapaxes(0, 1)
+    return out[0].swapaxes(0, 1)[..., :head]
 
 
 def _most(segment: np.ndarray, block_rows: int, block_keys: int) -> int:

@@ -1,4 +1,4 @@
-"""Shapes of `window_attention`: the vision tower of Qwen2.5-VL (16 heads of 80), bfloat16."""
+"""Shapes of `window_attention`: the vision towers of Qwen2.5-VL (16 heads of 80) and Qwen3-VL (of 72), bfloat16."""
 
 import functools
 from typing import Any
@@ -9,26 +9,26 @@ import jax.numpy as jnp
 from pallas_kernels.shapes import Case
 from pallas_kernels.window_attention.api import window_attention
 
-N, H = 16, 80
+N, H, QWEN3 = 16, 80, 72
 
 
-def sample(key: jax.Array, *, patches: int) -> tuple[jax.Array, ...]:
-    return tuple(jax.random.normal(k, (patches, N, H), jnp.bfloat16) for k in jax.random.split(key, 3))
+def sample(key: jax.Array, *, patches: int, head: int) -> tuple[jax.Array, ...]:
+    return tuple(jax.random.normal(k, (patches, N, head), jnp.bfloat16) for k in jax.random.split(key, 3))
 
 
 def attend(implementation: Any, *arrays: jax.Array, segments: tuple[int, ...]) -> jax.Array:
-    return window_attention(*arrays, segments=segments, scale=H**-0.5, implementation=implementation)
+    return window_attention(*arrays, segments=segments, scale=arrays[0].shape[-1] ** -0.5, implementation=implementation)
 
 
-def case(name: str, segments: tuple[int, ...]) -> Case:
+def case(name: str, segments: tuple[int, ...], head: int = H) -> Case:
     patches = sum(segments)
     return Case(
         "window_attention",
         name,
-        functools.partial(sample, patches=patches),
+        functools.partial(sample, patches=patches, head=head),
         functools.partial(attend, segments=segments),
-        flops=4 * N * H * sum(s * s for s in segments),
-        bytes=4 * patches * N * H * 2,
+        flops=4 * N * head * sum(s * s for s in segments),
+        bytes=4 * patches * N * head * 2,
     )
 
 
@@ -39,4 +39,5 @@ CASES = (
     case("532x980 windows", RAGGED),
     case("560x1008 full", (2880,)),
     case("4 grids full", (1024,) * 4),
+    case("640x1152 full, heads of 72", (2880,), QWEN3),
 )

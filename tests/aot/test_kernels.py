@@ -15,7 +15,7 @@ from pallas_kernels import shapes
 FIRST = {
     "cache_attention": ("B1 T1 C8192", "B1 T50 C8192", "B1 T320 C8192", "B1 T800 C8192 sink512 window4096"),
     "flash_attention": ("T8192 segments1 sink512 window2048 f+b",),
-    "window_attention": ("532x980 windows", "560x1008 full"),
+    "window_attention": ("532x980 windows", "560x1008 full", "640x1152 full, heads of 72"),
     "pooled_scores": ("R64 C8192 lse",),
     "decode_attention": ("B1 C8192",),
     "rms_norm": ("D3584",),

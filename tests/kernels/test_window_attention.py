@@ -19,9 +19,9 @@ SEGMENTS = {
 }
 
 
-def arrays(name, dtype):
+def arrays(name, dtype, head=H):
     rng = np.random.default_rng(0)
-    return tuple(jnp.asarray(rng.standard_normal((sum(SEGMENTS[name]), N, H)), dtype) for _ in range(3))
+    return tuple(jnp.asarray(rng.standard_normal((sum(SEGMENTS[name]), N, head)), dtype) for _ in range(3))
 
 
 def expected(tensors, name):
@@ -29,8 +29,8 @@ def expected(tensors, name):
     return np_tree(window_attention(*float32, segments=SEGMENTS[name], scale=SCALE, implementation="reference"))
 
 
-def check(implementation, name):
-    tensors = arrays(name, implementation.dtype)
+def check(implementation, name, head=H):
+    tensors = arrays(name, implementation.dtype, head)
     out = implementation(*tensors, segments=SEGMENTS[name], scale=SCALE)
     np.testing.assert_allclose(out, expected(tensors, name), atol=implementation.atol)
 
@@ -55,6 +55,10 @@ def test_the_reference_is_the_definition(name):
 @pytest.mark.parametrize("name", [name for name in SEGMENTS if name != "tiny"])
 def test_segments(name, implementation):
     check(implementation, name)
+
+
+def test_heads_of_qwen3_vl(implementation):
+    check(implementation, "tiny", head=72)
 
 
 def test_nothing_leaks_between_segments(implementation):
