@@ -10,14 +10,19 @@ from svlm_jax.host.checks import require, require_positive
 
 @dataclasses.dataclass(frozen=True)
 class ExpertsConfig:
-    """A mixture of `count` SwiGLUs of inner width `intermediate_size`, of which each token uses the best `per_token`."""
+    """A mixture of `count` SwiGLUs of inner width `intermediate_size`, of which each token uses the best `per_token`.
+
+    `balance` is the weight of the load-balancing loss in training.
+    """
 
     count: int
     per_token: int
     intermediate_size: int
+    balance: float = 0.001
 
     def __post_init__(self) -> None:
         require_positive(self, "count", "per_token", "intermediate_size")
+        require(self.balance >= 0, f"router_aux_loss_coef is {self.balance}, but must be 0 or more.")
         require(
             self.per_token <= self.count,
             f"num_experts_per_tok is {self.per_token}, but there are only {self.count} experts.",

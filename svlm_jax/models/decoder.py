@@ -26,6 +26,8 @@ from svlm_jax.models.quant import QuantArray
 LayerAttentionFn: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 # the same with the number of the layer before them
 AttentionFn: TypeAlias = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Array]
+# the MLP of a layer and its input (B, T, D) -> its output
+MlpFn: TypeAlias = Callable[[SwiGLU | MoE, jax.Array], jax.Array]
 
 
 class Attention(nnx.Module):
@@ -62,10 +64,16 @@ class Layer(nnx.Module):
         else:
             self.mlp = MoE(cfg.hidden_size, cfg.experts, dtype=dtype, rngs=rngs)
 
-    def forward_with(self, x: Float[Array, "B T D"], attention_fn: LayerAttentionFn) -> Float[Array, "B T D"]:
-        """The layer around `attention_fn`, which rotates the heads that it is given, if it wants them rotated."""
+    def forward_with(
+        self, x: Float[Array, "B T D"], attention_fn: LayerAttentionFn, mlp_fn: MlpFn | None = None
+    ) -> Float[Array, "B T D"]:
+        """The layer around `attention_fn`, which rotates the heads that it is given, if it wants them rotated.
+
+        mlp_fn: how the MLP is run, by those who spread it over devices.
+        """
         x = x + self.attn.forward_with(self.attn_norm(x), attention_fn)
-        return x + self.mlp(self.mlp_norm(x))
+        y = self.mlp_norm(x)
+        return x + (self.mlp(y) if mlp_fn is None else mlp_fn(self.mlp, y))
 
 
 class Decoder(nnx.Module):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from svlm_jax.models.config import ExpertsConfig
 from svlm_jax.models.layers import Linear, precision, scaled_normal
@@ -33,18 +33,51 @@ class MoE(nnx.Module):
         self.experts = Experts(width, cfg, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        flat, k = x.reshape(-1, x.shape[-1]), self.cfg.per_token
-        share = jax.nn.softmax(self.router(flat).astype(jnp.float32), -1)
-        weight, chosen = lax.top_k(share, k)
-        weight = weight / weight.sum(-1, keepdims=True)
+        flat = x.reshape(-1, x.shape[-1])
+        _, weight, chosen = self._route(flat)
+        return self._mix(flat, weight, chosen, 0).reshape(x.shape)
 
-        by_expert = jnp.argsort(chosen.reshape(-1), stable=True)  # of the n · k pairs of a token and an expert
-        token = by_expert // k
-        sizes = jnp.bincount(chosen.reshape(-1), length=self.cfg.count).astype(jnp.int32)
+    def share(
+        self, x: Float[Array, "B T D"], valid: Bool[Array, "B T"], first: jax.Array
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "2 experts"]]:
+        """What the experts from `first` on that are here add to the sum, and the load of all experts.
+
+        The load is a sum over the tokens that are `valid`: how many chose each expert, and the probability that it had.
+        """
+        flat, real = x.reshape(-1, x.shape[-1]), valid.reshape(-1, 1).astype(jnp.float32)
+        share, weight, chosen = self._route(flat)
+        times = jax.nn.one_hot(chosen, self.cfg.count).sum(1)
+        load = jnp.stack([(times * real).sum(0), (share * real).sum(0)])
+        return self._mix(flat, weight, chosen, first).reshape(x.shape), load
+
+    def _route(self, flat: Float[Array, "n D"]) -> tuple[Float[Array, "n experts"], Float[Array, "n k"], Int[Array, "n k"]]:
+        """Probabilities of all experts; weights and numbers of the chosen."""
+        share = jax.nn.softmax(self.router(flat).astype(jnp.float32), -1)
+        weight, chosen = lax.top_k(share, self.cfg.per_token)
+        return share, weight / weight.sum(-1, keepdims=True), chosen
+
+    def _mix(self, flat: jax.Array, weight: jax.Array, chosen: jax.Array, first: jax.Array | int) -> Float[Array, "n D"]:
+        """The sum over those chosen experts that are here: `first` and those behind it."""
+        here = self.experts.gate_up[...].shape[0]
+        expert = (chosen.reshape(-1) - first) % self.cfg.count  # those elsewhere come last, and in no group
+        by_expert = jnp.argsort(expert, stable=True)  # of the n · k pairs of a token and an expert
+        token = by_expert // self.cfg.per_token
+        sizes = jnp.bincount(expert, length=self.cfg.count)[:here].astype(jnp.int32)
+        weight = jnp.where(expert < here, weight.reshape(-1), 0)
         gate, up = jnp.split(_grouped(flat[token], self.experts.gate_up[...], sizes), 2, -1)
         y = _grouped(jax.nn.silu(gate) * up, self.experts.down[...], sizes)
-        y = y.astype(jnp.float32) * weight.reshape(-1)[by_expert, None]
-        return jnp.zeros(flat.shape, jnp.float32).at[token].add(y).astype(x.dtype).reshape(x.shape)
+        y = y.astype(jnp.float32) * weight[by_expert, None]
+        return jnp.zeros(flat.shape, jnp.float32).at[token].add(y).astype(flat.dtype)
+
+
+def balance_loss(load: Float[Array, "2 experts"], rows: Int[Array, ""]) -> Float[Array, ""]:
+    """E · sum over experts of (share of the tokens that chose it) · (its mean probability), from sums over `rows` tokens.
+
+    The load-balancing loss of Fedus et al. 2021 (arXiv 2101.03961, equations 4 to 6), over all layers together as
+    `transformers` computes it: the number of experts a token when all are equally loaded.
+    """
+    chosen, share = load / jnp.maximum(rows, 1)
+    return load.shape[1] * jnp.sum(chosen * share)
 
 
 def _grouped(

@@ -38,10 +38,14 @@ def count(config: ModelConfig, partition: Partition, batch: Batch) -> float:
     rows, tokens = batch.tokens.shape
     text, vision = config.text, config.vision
     flat = abstract_flat(config)
-    matrices = {path: math.prod(leaf.shape) for path, leaf in flat.items() if path.endswith("weight") and len(leaf.shape) > 1}
-    decoder = (
-        sum(n for path, n in matrices.items() if path.startswith(flat_params.LAYERS)) - 2 * text.num_layers * text.hidden_size
-    )
+    matrices = {
+        path: math.prod(leaf.shape)
+        for path, leaf in flat.items()
+        if path.endswith("weight") and len(leaf.shape) > 1 and "norm" not in path
+    }
+    decoder = sum(n for path, n in matrices.items() if path.startswith(flat_params.LAYERS))
+    if text.experts is not None:  # a token goes through those that it has chosen
+        decoder += 3 * text.num_layers * text.experts.per_token * text.hidden_size * text.experts.intermediate_size
     head = text.hidden_size * text.vocab_size
     tower = sum(n for path, n in matrices.items() if path.startswith(flat_params.TOWER))
     learns_tower = any(partition.is_trained(path) for path in flat if path.startswith(flat_params.TOWER))

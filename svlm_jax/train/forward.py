@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -21,9 +22,10 @@ from pallas_kernels.flash_attention import LSE_NAME, OUT_NAME, flash_attention
 from svlm_jax.data.chunks import Batch
 from svlm_jax.models import flat_params, functional, rope
 from svlm_jax.models.config import ModelConfig
+from svlm_jax.models.experts import MoE, balance_loss
 from svlm_jax.models.flat_params import Flat
-from svlm_jax.models.layers import rms_norm
-from svlm_jax.models.vlm import place
+from svlm_jax.models.layers import SwiGLU, rms_norm
+from svlm_jax.models.vlm import VisionFeatures, place
 from svlm_jax.sharding import AXES, ROWS, P, spec
 from svlm_jax.train import lora
 from svlm_jax.train.loss import cross_entropy, learned_first
@@ -60,39 +62,56 @@ def loss_sums(
     `scale` is that of low-rank adapters among `trained`. Needs the mesh of the arrays to be set (`jax.set_mesh`).
     """
     weights = lora.Weights({**frozen, **trained}, jnp.dtype(compute.dtype), scale)
-    x, rope_tables = _inputs(config, compute, weights, trained, batch)
-    x = _layers(config, compute, weights, x, rope_tables)
+    inputs = _inputs(config, compute, weights, trained, batch)
+    x, load = _layers(config, compute, weights, inputs, batch.valid)
     x = rms_norm(x, weights.used("decoder.norm.weight"), config.text.rms_norm_eps)
-    return _loss(config, compute, weights, x, batch)
+    sums = _loss(config, compute, weights, x, batch)
+    if config.text.experts is None:
+        return sums
+    # A mean, like the cross-entropy that will be divided by all tokens: each micro-batch counts with its learned ones.
+    balance = balance_loss(load.sum(0), config.text.num_layers * batch.valid.sum())
+    return sums.at[0].add(config.text.experts.balance * balance * sums[1])
 
 
-def _inputs(config: ModelConfig, compute: Compute, weights: lora.Weights, trained: Flat, batch: Batch) -> tuple[Any, ...]:
-    """Embeddings (B, T, D) with vision in its places, and the cosines and sines (B, T, 1, H / 2)."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Inputs:
+    """What the layers are given: embeddings with vision in its places, cosines and sines, `VisionFeatures.deepstack` there."""
+
+    x: Float[Array, "B T D"]
+    rope_tables: tuple[Float[Array, "B T 1 half"], Float[Array, "B T 1 half"]]
+    deepstack: tuple[Float[Array, "B T D"], ...]
+
+
+def _inputs(config: ModelConfig, compute: Compute, weights: lora.Weights, trained: Flat, batch: Batch) -> _Inputs:
     tower = {path: weights.used(path) for path in weights.flat if path.startswith(flat_params.TOWER)}
     learns = any(path.startswith(flat_params.TOWER) for path in trained)
     text = config.text
 
-    def local(table: jax.Array, tower: Flat, batch: Any) -> tuple[Any, ...]:
+    def local(table: jax.Array, tower: Flat, batch: Any) -> _Inputs:
         x = lookup(table, batch.tokens, compute.dtype)
+        deepstack: tuple[jax.Array, ...] = ()
         if batch.frames.shape[1]:
             clips = batch.frames.reshape(-1, *batch.frames.shape[2:])
             seen = _see(config, compute, tower, clips, learns)
-            seen = seen.reshape(len(x), -1, seen.shape[-1])
-            x = jax.vmap(place)(x, batch.tokens == config.video_token_id, seen)
+            seen = jax.tree.map(lambda array: array.reshape(len(x), -1, array.shape[-1]), seen)
+            where = batch.tokens == config.video_token_id
+            deepstack = tuple(jax.vmap(place)(jnp.zeros_like(x), where, array) for array in seen.deepstack)
+            x = jax.vmap(place)(x, where, seen.tokens)
         angles = rope.mrope_angles(batch.positions, head_dim=text.head_dim, theta=text.rope_theta, axes=text.rope_axes)
-        return x, rope.cos_sin(angles[:, :, None])
+        return _Inputs(x, rope.cos_sin(angles[:, :, None]), deepstack)
 
     # The table in float32: what many tokens add to one word's gradient would be lost in bfloat16.
     run = jax.shard_map(local, in_specs=(spec(EMBED), P(), P(ROWS)), out_specs=P(ROWS), check_vma=False)
     return run(weights.flat[EMBED], tower, batch)
 
 
-def _see(config: ModelConfig, compute: Compute, tower: Flat, clips: jax.Array, learns: bool) -> jax.Array:
-    """uint8 clips (n, F, 3, height, width) -> their embeddings (n, M, D)."""
+def _see(config: ModelConfig, compute: Compute, tower: Flat, clips: jax.Array, learns: bool) -> VisionFeatures:
+    """uint8 clips (n, F, 3, height, width) -> their features (n, M, D)."""
 
-    def see(clips: jax.Array, tower: Flat) -> jax.Array:
+    def see(clips: jax.Array, tower: Flat) -> VisionFeatures:
         module = functional.bind_tower(config, flat_params.nest(tower, flat_params.TOWER))
-        return module.encode(clips, compute.attention).tokens
+        return module.encode(clips, compute.attention)
 
     if not learns:
         tower = lax.stop_gradient(tower)
@@ -100,12 +119,15 @@ def _see(config: ModelConfig, compute: Compute, tower: Flat, clips: jax.Array, l
         see = jax.checkpoint(see)
     if not 0 < compute.clips < len(clips):
         return see(clips, tower)
-    return lax.map(lambda clip: see(clip[None], tower)[0], clips, batch_size=compute.clips)
+    return lax.map(lambda clip: jax.tree.map(lambda x: x[0], see(clip[None], tower)), clips, batch_size=compute.clips)
 
 
 def _layers(
-    config: ModelConfig, compute: Compute, weights: lora.Weights, x: jax.Array, rope_tables: tuple[jax.Array, jax.Array]
-) -> jax.Array:
+    config: ModelConfig, compute: Compute, weights: lora.Weights, inputs: _Inputs, valid: Any
+) -> tuple[Float[Array, "B T D"], jax.Array]:
+    """Hidden states behind the last layer, and the load of every layer's experts (L, 2, E), (L, 0) without any."""
+    rope_tables = inputs.rope_tables
+    deepstack = jnp.stack(inputs.deepstack) if inputs.deepstack else None
     heads = P(ROWS, None, "tensor", None)
 
     def attend(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
@@ -114,17 +136,48 @@ def _layers(
         attention = jax.shard_map(local, in_specs=(heads,) * 3, out_specs=heads, check_vma=False)
         return attention(rope.rotate(query, *rope_tables), rope.rotate(keys, *rope_tables), values)
 
-    def layer(x: jax.Array, stacked: Flat) -> tuple[jax.Array, None]:
+    def layer(x: jax.Array, scanned: tuple[Any, Flat]) -> tuple[jax.Array, jax.Array]:
+        number, stacked = scanned
+        load = jnp.zeros(0)
+
+        def run_mlp(mlp: SwiGLU | MoE, x: jax.Array) -> jax.Array:
+            nonlocal load
+            if not isinstance(mlp, MoE):
+                return mlp(x)
+            y, load = _experts(mlp, x, valid)
+            return y
+
         here = dataclasses.replace(weights, flat=stacked)
         used = {path: here.used(path, of_layer=True) for path in here.paths()}
         module = functional.bind_layer(config, flat_params.nest(used, flat_params.LAYERS))
-        return module.forward_with(x, attend), None
+        x = module.forward_with(x, attend, run_mlp)
+        if deepstack is not None:
+            added = lax.dynamic_index_in_dim(deepstack, jnp.minimum(number, len(deepstack) - 1), keepdims=False)
+            x = x + jnp.where(number < len(deepstack), added, 0)
+        return x, load
 
     if compute.remat != "none":
         policies = jax.checkpoint_policies
         keep = policies.save_only_these_names(OUT_NAME, LSE_NAME) if compute.remat == "attention" else None
         layer = jax.checkpoint(layer, prevent_cse=False, policy=keep or policies.nothing_saveable)
-    return lax.scan(layer, x, {path: leaf for path, leaf in weights.flat.items() if path.startswith(flat_params.LAYERS)})[0]
+    stacked = {path: leaf for path, leaf in weights.flat.items() if path.startswith(flat_params.LAYERS)}
+    return lax.scan(layer, inputs.x, (jnp.arange(config.text.num_layers), stacked))
+
+
+def _experts(mlp: MoE, x: jax.Array, valid: jax.Array) -> tuple[jax.Array, Float[Array, "2 experts"]]:
+    """A mixture whose experts lie along tensor: each device adds up its own, and the sums are added."""
+    graph, state = nnx.split(mlp)
+
+    def local(state: Any, x: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+        module = nnx.merge(graph, state)
+        first = lax.axis_index("tensor") * module.experts.gate_up[...].shape[0]
+        y, load = module.share(x, valid, first)
+        return lax.psum(y, "tensor"), load[None]
+
+    cut = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding.spec, state)
+    run = jax.shard_map(local, in_specs=(cut, P(ROWS), P(ROWS)), out_specs=(P(ROWS), P(ROWS)), check_vma=False)
+    y, load = run(state, x, valid)
+    return y, load.sum(0)
 
 
 def _loss(config: ModelConfig, compute: Compute, weights: lora.Weights, hidden: jax.Array, batch: Any) -> Float[Array, "3"]:

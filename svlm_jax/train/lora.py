@@ -13,6 +13,8 @@ from svlm_jax.errors import ConfigError
 from svlm_jax.models.adapted import Adapted
 from svlm_jax.models.flat_params import DOWN, TOWER, UP, Flat
 
+ROUTER = "decoder.layers.mlp.router"
+
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
@@ -68,8 +70,11 @@ class Weights:
         return Adapted(weight, down, up, self.scale)
 
     def _moved(self, path: str, whole: jax.P) -> jax.Array:
-        """A parameter, cut like that. A matrix is `reduced`, which makes one reduce-scatter of its gradient's way back."""
-        if len(whole) == 2 and not path.startswith(TOWER):
+        """A parameter, cut like that. A matrix is `reduced`, which makes one reduce-scatter of its gradient's way back.
+
+        Not so what goes into a shard_map, which reduces gradients itself: the tower, and mixtures of experts.
+        """
+        if len(whole) == 2 and not path.startswith((TOWER, ROUTER)):
             whole = sharding.P(*whole, reduced=frozenset(sharding.ROWS))
         return jax.reshard(self.flat[path].astype(self.dtype), whole)
 

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from svlm_jax.cache.window import WindowConfig
 from svlm_jax.data import chunks
@@ -20,8 +21,12 @@ QUERY, SINK, TAIL = "Tell.", 9, 12
 WORDS = 6  # tokens that the random model says a second; it never ends a reply itself
 
 
-def test_a_sample_has_the_logits_of_the_stream(monkeypatch):
-    vlm = StreamingVLM.from_pretrained(tiny(), dtype="float32")
+@pytest.mark.parametrize(
+    ("family", "size"),
+    [("qwen2_5_vl", SIZE), *(pytest.param(name, (64, 96), marks=pytest.mark.slow) for name in ("qwen3_vl", "qwen3_vl_moe"))],
+)
+def test_a_sample_has_the_logits_of_the_stream(monkeypatch, family, size):
+    vlm = StreamingVLM.from_pretrained(tiny(family), dtype="float32")
     sampling = Sampling.from_generation_config(
         vlm.checkpoint.generation_config, temperature=0.0, repetition_penalty=1.0, max_new_tokens=WORDS
     )
@@ -30,7 +35,7 @@ def test_a_sample_has_the_logits_of_the_stream(monkeypatch):
         StreamSettings(window=window, query=QUERY, previous_text=PREVIOUS, sampling=sampling, keep_logits=True, duration=8)
     )
     seconds = Match(seed=3).seconds(10, start=6)
-    frames = np.stack([Match().frames(second) for second in seconds]).transpose(0, 1, 4, 2, 3)
+    frames = np.stack([Match().frames(second) for second in seconds]).transpose(0, 1, 4, 2, 3)[..., : size[0], : size[1]]
     said, streamed = [], []
     for number, clip in enumerate(frames):
         said.append(session.feed(Chunk(clip, float(number), number + 1.0)).tokens)

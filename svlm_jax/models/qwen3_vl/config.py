@@ -78,6 +78,7 @@ def _experts(fields: Raw) -> ExpertsConfig:
         count=int(fields["num_local_experts"] if "num_local_experts" in fields else fields["num_experts"]),
         per_token=int(fields["num_experts_per_tok"]),
         intermediate_size=int(fields["moe_intermediate_size"]),
+        balance=float(fields.get("router_aux_loss_coef", 0.001)),
     )
 
 
@@ -121,6 +122,7 @@ def write_config(cfg: ModelConfig) -> dict[str, Any]:
             "num_experts": experts.count,
             "num_experts_per_tok": experts.per_token,
             "moe_intermediate_size": experts.intermediate_size,
+            "router_aux_loss_coef": experts.balance,
             "decoder_sparse_step": 1,
             "mlp_only_layers": [],
         }
