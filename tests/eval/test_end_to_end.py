@@ -151,3 +151,16 @@ def test_a_model_from_files_to_a_report(watcher, folders, tmp_path, name, row):
         other = responses(tmp_path / "changed" / row)
         differ = {key for key in texts if texts[key] != other[key]}
         assert differ == {item.id for item in items if item.id in texts and first_unseen(name, item) > CHANGED[name]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["stream", "prefix"])
+def test_another_family_in_a_row(folders, tmp_path, row):
+    """Qwen3-VL, whose tokens are larger and whose turns have time stamps."""
+    vlm = StreamingVLM.from_pretrained(checkpoints.tiny("qwen3_vl"), dtype="float32")
+    window = WindowConfig(vision=4, text=4, sink=12, tail=16)
+    watcher = CommentaryAdapter(vlm, StreamSettings(window=window, query=None, sampling=Sampling(max_new_tokens=2)))
+    run = planned("rvs-ego", folders("rvs-ego"), tmp_path)
+    run = dataclasses.replace(run, resize=dataclasses.replace(vlm.resize_rule(), size=(64, 96)))
+    counts = run_row(run, watcher, row)["counts"]
+    assert counts["answered"] == counts["items"] == len(run.items())
