@@ -25,6 +25,7 @@ def cache_attention(
     window: int | None = None,
     rope: Rope | None = None,
     value_lanes: Int[Array, "B"] | None = None,
+    scales: tuple[Float[Array, "B K C"], Float[Array, "P K C"]] | None = None,
     return_lse: bool = False,
     implementation: Implementation = "auto",
 ) -> Any:  # Output, or (Output, LogSumExp) with return_lse
@@ -36,12 +37,14 @@ def cache_attention(
 
     value_lanes: the row of `values` that each row of queries reads, where it lies; a number that is out of range reads some
     row, and its queries should be padding. None = row i reads row i, and P = B.
+    scales: of keys and of values that are numbers of 8 bits, one of each slot and head.
     rope: float32 cosines and sines (B, C, H / 2) that turn un-rotated keys as they are read. return_lse: also return the
     float32 log-sum-exp of the visible scores (B, N, T), -1e30 where nothing is visible; see `merge`.
     """
     masking.check(sink, window)
     options = {"scale": scale, "sink": sink, "window": window, "return_lse": return_lse}
-    return call("cache_attention", implementation, (query, keys, values, query_index, kv_index, rope, value_lanes), options)
+    arrays = query, keys, values, query_index, kv_index, rope, value_lanes, scales
+    return call("cache_attention", implementation, arrays, options)
 
 
 def merge(out_a: Output, lse_a: LogSumExp, out_b: Output, lse_b: LogSumExp) -> tuple[Output, LogSumExp]:

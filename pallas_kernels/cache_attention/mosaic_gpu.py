@@ -7,7 +7,6 @@ every tile between two warpgroups. Blocks without a live slot are neither fetche
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from pallas_kernels.hopper import blocks, forward, layout, limits
 from pallas_kernels.hopper.device import Machine
@@ -21,6 +20,7 @@ def unsupported(
     kv_index: jax.Array,
     rope: tuple[jax.Array, jax.Array] | None,
     value_lanes: jax.Array | None = None,
+    scales: Any = None,
     **options: Any,
 ) -> str | None:
     """Why the kernel cannot run on these arrays; None if it can."""
@@ -35,6 +35,7 @@ def cache_attention(
     kv_index: jax.Array,
     rope: tuple[jax.Array, jax.Array] | None = None,
     value_lanes: jax.Array | None = None,
+    scales: None = None,
     *,
     scale: float,
     sink: int | None = None,
@@ -68,32 +69,31 @@ def parts(
     real: int,
     scale: float,
     mask: blocks.Mask,
-    ahead: bool = False,
+    live: blocks.LiveBlocks | None = None,
     interpret: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Rows (B, K, R, H) of orders (B, R) over parts of the cache: outputs (parts, B, K, R, H), log-sum-exp (parts, B, K, R).
 
-    Only the first `real` rows count. ahead: visit all blocks with a live slot, also those that only later queries see: the
-    list is then the same for all tokens of a decode loop, and no part of it.
+    Only the first `real` rows count. live: the blocks to visit, made beforehand; None = those that the rows see some slot of.
     """
     batch, heads = rows.shape[:2]
     tiles = forward.choose(real, keys.shape[2], batch * heads, rotates=rope is not None)
     slots = max(layout.up(keys.shape[2], 8), tiles.keys)
     keys, values = layout.pad(keys, 2, slots), layout.pad(values, 2, slots)
-    kv_index = layout.pad(kv_index, 1, slots, value=-1)
     turn = None if rope is None else (layout.pad(rope[0], 1, slots), layout.pad(rope[1], 1, slots))
 
     # Rows of filling repeat the last row's order, so that they do not make a block need a mask.
     total = layout.up(real, tiles.rows)
     order = layout.pad(order, 1, total, mode="edge")
-    asking = jnp.broadcast_to(jnp.where(jnp.arange(total) == 0, 0, blocks.EMPTY - 1), order.shape) if ahead else order
-    cols = blocks.columns(kv_index, kv_index, tiles.keys)
+    if live is None:
+        kv_index = layout.pad(kv_index, 1, slots, value=-1)
+        cols = blocks.columns(kv_index, kv_index, tiles.keys)
+        live = blocks.LiveBlocks(cols, blocks.lists(mask, order, order, cols, tiles.rows))
     return forward.attend(
         forward.Rows(layout.pad(rows, 2, total), order, order),
         keys,
         values,
-        cols,
-        blocks.lists(mask, asking, asking, cols, tiles.rows),
+        *live,
         scale=scale,
         mask=mask,
         tiles=tiles,

@@ -31,6 +31,7 @@ def cache_attention(
     kv_index: Int[Array, "B C"],
     rope: Rope | None = None,
     value_lanes: Int[Array, "B"] | None = None,
+    scales: None = None,
     *,
     scale: float,
     sink: int | None = None,
@@ -38,6 +39,8 @@ def cache_attention(
     return_lse: bool = False,
     interpret: Any = False,
 ) -> Float[Array, "B T N H"] | tuple[Float[Array, "B T N H"], Float[Array, "B N T"]]:
+    if scales is not None:  # the interpreter's way here, which asks nobody
+        raise NotImplementedError("cache_attention cannot run as 'interpret': it has no scales of keys and values of 8 bits.")
     batch, tokens, heads, dim = query.shape
     groups = keys.shape[1]
     group = heads // groups

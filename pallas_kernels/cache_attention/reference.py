@@ -13,12 +13,15 @@ def cache_attention(
     kv_index: Int[Array, "B C"],
     rope: tuple[Float[Array, "B C half"], Float[Array, "B C half"]] | None = None,
     value_lanes: Int[Array, "B"] | None = None,
+    scales: tuple[Float[Array, "B K C"], Float[Array, "P K C"]] | None = None,
     *,
     scale: float,
     sink: int | None = None,
     window: int | None = None,
     return_lse: bool = False,
 ) -> Float[Array, "B T N H"] | tuple[Float[Array, "B T N H"], Float[Array, "B N T"]]:
+    if scales is not None:
+        keys, values = (x.astype(jnp.float32) * each[..., None] for x, each in zip((keys, values), scales, strict=True))
     if rope is not None:
         cos, sin = (jnp.expand_dims(x, 1).astype(jnp.float32) for x in rope)
         half = keys.shape[-1] // 2

@@ -30,6 +30,7 @@ def cache_attention(
     kv_index: Int[Array, "B C"],
     rope: Rope | None = None,
     value_lanes: Int[Array, "B"] | None = None,
+    scales: tuple[Float[Array, "B K C"], Float[Array, "P K C"]] | None = None,
     *,
     scale: float,
     sink: int | None = None,
@@ -37,9 +38,9 @@ def cache_attention(
     return_lse: bool = False,
 ) -> Float[Array, "B T N H"] | tuple[Float[Array, "B T N H"], Float[Array, "B N T"]]:
     keys = turned(keys, rope)
-    dense = functools.partial(_dense, scale=scale, sink=sink, window=window, value_lanes=value_lanes)
+    dense = functools.partial(_dense, scale=scale, sink=sink, window=window, value_lanes=value_lanes, scales=scales)
     blocks = functools.partial(_blocks, scale=scale, sink=sink, window=window, value_lanes=value_lanes)
-    if keys.shape[2] >= 2 * SLOTS:
+    if keys.shape[2] >= 2 * SLOTS and scales is None:
         out, lse = lax.platform_dependent(query, keys, values, query_index, kv_index, cpu=blocks, default=dense)
     else:
         out, lse = dense(query, keys, values, query_index, kv_index)
@@ -111,12 +112,13 @@ def _dense(
     sink: int | None,
     window: int | None,
     value_lanes: jax.Array | None,
+    scales: tuple[jax.Array, jax.Array] | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Output (B, T, N, H) and log-sum-exp (B, N, T), from the scores of all slots at once."""
     batch, tokens, heads, _ = query.shape
 
     def attend(query: jax.Array, query_index: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return _attend(query, keys, values, pairs(query_index, kv_index, sink, window), scale, value_lanes)
+        return _attend(query, keys, values, pairs(query_index, kv_index, sink, window), scale, value_lanes, scales)
 
     if tokens <= BLOCK or batch * tokens * heads * keys.shape[2] <= DENSE_SCORES:
         return attend(query, query_index)
@@ -134,7 +136,13 @@ def _exact(query: jax.Array) -> lax.Precision:
 
 
 def _attend(
-    query: jax.Array, keys: jax.Array, values: jax.Array, visible: jax.Array, scale: float, value_lanes: jax.Array | None
+    query: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    visible: jax.Array,
+    scale: float,
+    value_lanes: jax.Array | None,
+    scales: tuple[jax.Array, jax.Array] | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Output (B, T, N, H) and log-sum-exp (B, N, T) where visible is (B, T, C)."""
     batch, tokens, heads, dim = query.shape
@@ -143,7 +151,11 @@ def _attend(
     # Rows of one key head side by side: one (G·T, H) x (H, C) product a key head.
     rows = query.reshape(batch, tokens, groups, heads // groups, dim).transpose(0, 2, 3, 1, 4)
     rows = rows.reshape(batch, groups, -1, dim)
-    score = scale * jnp.einsum("bkrh,bkch->bkrc", rows, keys, precision=exact, preferred_element_type=jnp.float32)
+    # Numbers of 8 bits widen as they are multiplied; a scale a slot belongs to the slot's score, or to its weight.
+    score = scale * jnp.einsum(
+        "bkrh,bkch->bkrc", rows, keys.astype(query.dtype), precision=exact, preferred_element_type=jnp.float32
+    )
+    score = score if scales is None else score * scales[0][:, :, None]
     score = score.reshape(batch, groups, heads // groups, tokens, -1)
     # One small mask for all heads, added: its exponentials are exactly 0, and so are whole rows that see nothing below.
     score += jnp.where(visible, 0, FAR)[:, None, None]
@@ -152,13 +164,17 @@ def _attend(
     total = jnp.sum(weight, -1, keepdims=True)
     seen = top > FAR / 2
     lse = jnp.where(seen, top + jnp.log(total), FAR)[..., 0].reshape(batch, heads, tokens)
-    weight = weight.reshape(batch, groups, -1, weight.shape[-1]).astype(values.dtype)
+    weight = weight.reshape(batch, groups, -1, weight.shape[-1])
+    lanes = None if value_lanes is None else jnp.clip(value_lanes, 0, len(values) - 1)
+    if scales is not None:
+        weight *= (scales[1] if lanes is None else scales[1][lanes])[:, :, None]
+    dtype = query.dtype if scales is not None else values.dtype
+    weight = weight.astype(dtype)
     weigh = functools.partial(jnp.einsum, precision=exact, preferred_element_type=jnp.float32)
-    if value_lanes is None:
-        out = weigh("bkrc,bkch->bkrh", weight, values)
+    if lanes is None:
+        out = weigh("bkrc,bkch->bkrh", weight, values.astype(dtype))
     else:
         # One row after the other: gathered rows would be a copy of all their values.
-        lanes = jnp.clip(value_lanes, 0, len(values) - 1)
-        out = lax.map(lambda row: weigh("krc,kch->krh", row[0], values[row[1]]), (weight, lanes))
+        out = lax.map(lambda row: weigh("krc,kch->krh", row[0], values[row[1]].astype(dtype)), (weight, lanes))
     out = jnp.where(seen, out.reshape(batch, groups, heads // groups, tokens, dim) / total, 0)
     return out.transpose(0, 3, 1, 2, 4).reshape(query.shape).astype(query.dtype), lse

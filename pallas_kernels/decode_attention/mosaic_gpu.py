@@ -32,6 +32,7 @@ def unsupported(
     cos: jax.Array,
     sin: jax.Array,
     lanes: jax.Array | None = None,
+    live: blocks.LiveBlocks | None = None,
     **options: Any,
 ) -> str | None:
     """Why the kernel cannot run on these arrays; None if it can."""
@@ -57,6 +58,7 @@ def decode_attention(
     cos: jax.Array,
     sin: jax.Array,
     lanes: jax.Array | None = None,
+    live: blocks.LiveBlocks | None = None,
     *,
     scale: float,
     interpret: Any = None,
@@ -64,9 +66,10 @@ def decode_attention(
     """See `api.decode_attention`."""
     batch, heads, dim = len(query), rotated.shape[1], query.shape[3]
     group, machine = query.shape[2] // heads, Machine(interpret)
-    cos, sin = jnp.concatenate([cos, cos], -1)[:, 0], jnp.concatenate([-sin, sin], -1)[:, 0]
+    # Cosines and sines of whole heads, the first half of the sines negative.
+    turn = jnp.stack([cos, cos, -sin, sin], 1)[:, :, 0].reshape(batch, 2, dim)
     # Padded here, so that both kernels read the same array.
-    rows = layout.pad(layout.fold(_turned(query, cos, sin), heads), 2, ROWS)
+    rows = layout.pad(layout.fold(_turned(query, turn), heads), 2, ROWS)
     # Older tokens only. Of padding, -1, nothing is older.
     older = jnp.maximum(query_index - 1, -1).repeat(ROWS, axis=1)
     mask = blocks.Mask()
@@ -79,13 +82,15 @@ def decode_attention(
         real=group,
         scale=scale,
         mask=mask,
-        ahead=True,
+        live=blocks.live(kv_index) if live is None else live,
         value_lanes=lanes,
         interpret=interpret,
     )
     # The three as the product of the layer has them side by side, which XLA finds out: no copy.
     new = jnp.concatenate([query.reshape(batch, 1, heads, -1), key, value], -1)[:, 0]
     lanes = jnp.arange(batch, dtype=jnp.int32) if lanes is None else lanes
+    # One array of what a row says of itself: each array that a kernel reads is made by a launch.
+    numbers = jnp.stack([slots[:, 0], query_index[:, 0], lanes], 1).astype(jnp.int32)
     stores = [jax.new_ref(store) for store in (keys, rotated, values)]
     out = machine.kernel(
         functools.partial(_program, scale=scale, machine=machine),
@@ -94,16 +99,16 @@ def decode_attention(
         grid_names=("row", "head", "stream"),
         num_threads=1,
         thread_name="warpgroup",
-    )(parts, lse, rows, new, cos, sin, slots[:, 0], query_index[:, 0], lanes, *stores)
+    )(parts, lse, rows, new, turn, numbers, *stores)
     return layout.unfold(out, 1), *(jax.freeze(store) for store in stores)
 
 
-def _turned(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """`reference.turned` without a concatenation, a kernel of its own; cos and sin (B, H), the first half of sin negative."""
+def _turned(x: jax.Array, turn: jax.Array) -> jax.Array:
+    """`reference.turned` by cosines and sines of whole heads (B, 2, H), without a concatenation, a kernel of its own."""
     wide = x.astype(jnp.float32)
     halves = wide.reshape(*x.shape[:-1], 2, -1)
     other = halves[..., ::-1, :].reshape(x.shape)
-    return (wide * cos[:, None, None] + other * sin[:, None, None]).astype(x.dtype)
+    return (wide * turn[:, 0, None, None] + other * turn[:, 1, None, None]).astype(x.dtype)
 
 
 def _program(
@@ -111,11 +116,8 @@ def _program(
     lse: Any,  # (S, B, K, R)
     query: Any,  # (B, K, R, H), rotated
     new: Any,  # (B, K, (G + 2) H), queries, key and value as they come, not rotated
-    cos: Any,  # (B, H)
-    sin: Any,
-    slots: Any,  # (B,)
-    index: Any,  # (B,)
-    lanes: Any,  # (B,)
+    turn: Any,  # (B, 2, H), cosines and sines
+    numbers: Any,  # (B, 3): slot, place and lane of the token
     keys: Any,  # (P, K, C, H), written
     rotated: Any,  # (B, K, C, H), written
     values: Any,  # (P, K, C, H), written
@@ -141,10 +143,11 @@ def _program(
     # The other half of each pair lies half a head further on, or back: a thread reads it from memory.
     lower = lax.broadcasted_iota(jnp.int32, (dim,), 0) < dim // 2 if machine.interpret else _lower(dim, one)
     other = jnp.where(lower, piece(start + dim // 2).astype(jnp.float32), piece(start - dim // 2).astype(jnp.float32))
-    turned = (key.astype(jnp.float32) * wide(cos, stream) + other * wide(sin, stream)).astype(key.dtype)
+    turned = (key.astype(jnp.float32) * wide(turn, stream, 0) + other * wide(turn, stream, 1)).astype(key.dtype)
 
     # Padding does not see itself, and gets 0 of a sum that is finite.
-    seen = index[stream] >= 0
+    slot, index, lane = (numbers[stream, i] for i in range(3))
+    seen = index >= 0
     own = jnp.where(seen, scale * jnp.sum(wide(query, stream, head, row) * turned.astype(jnp.float32)), FAR)
 
     def add(split: Any, carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
@@ -157,9 +160,8 @@ def _program(
     _, total, attended = lax.fori_loop(0, parts.shape[0], add, (own, jnp.float32(1), value.astype(jnp.float32)))
     out[stream, head, row] = (attended * (jnp.where(seen, jnp.float32(1), jnp.float32(0)) / total)).astype(out.dtype)
 
-    @pl.when((row == 0) & (slots[stream] < keys.shape[2]) & (lanes[stream] < keys.shape[0]))
+    @pl.when((row == 0) & (slot < keys.shape[2]) & (lane < keys.shape[0]))
     def write() -> None:
-        lane, slot = lanes[stream], slots[stream]
         keys[lane, head, slot], rotated[stream, head, slot], values[lane, head, slot] = key, turned, value
 
 

@@ -10,7 +10,7 @@ from pallas_kernels.decode_attention.api import decode_attention
 from pallas_kernels.shapes import Case
 
 
-def call(implementation: Any, *arrays: jax.Array) -> Any:
+def call(implementation: Any, *arrays: Any) -> Any:
     return decode_attention(*arrays, scale=H**-0.5, implementation=implementation)
 
 

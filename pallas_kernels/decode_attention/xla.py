@@ -22,6 +22,7 @@ def decode_attention(
     cos: jax.Array,
     sin: jax.Array,
     lanes: jax.Array | None = None,
+    live: Any = None,
     *,
     scale: float,
 ) -> Any:

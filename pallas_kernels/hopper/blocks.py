@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 EMPTY = 2**30  # the order of a column that no row sees
 PADDING = -1  # the order of a row that sees nothing
+NARROW = 64  # columns of a block that few rows visit: decoded tokens
 FEW = 512  # blocks that are put into a list without a sort
 
 
@@ -52,6 +53,25 @@ class Lists(NamedTuple):
     ids: jax.Array  # (B, row blocks, column blocks)
     full: jax.Array  # (B, row blocks) how many need no mask
     length: jax.Array  # (B, row blocks) how many to visit
+
+
+class LiveBlocks(NamedTuple):
+    """A cache cut into blocks, and which of them hold a live slot: for decoded tokens, which see all that is older."""
+
+    columns: Columns
+    visits: Lists
+
+
+def live(order: jax.Array) -> LiveBlocks:
+    """Cuts the orders of a cache (B, C), C a multiple of 8, into narrow blocks, and lists those with a live slot.
+
+    The slots that a loop will write have their orders beforehand, so the list is the same for each of its tokens.
+    """
+    missing = max(NARROW - order.shape[1], 0)
+    order = jnp.pad(order, ((0, 0), (0, missing)), constant_values=-1)
+    cols = columns(order, order, NARROW)
+    some = (cols.order < EMPTY).any(-1)[:, None]
+    return LiveBlocks(cols, _sorted(some, jnp.zeros_like(some)))
 
 
 def columns(order: jax.Array, segment: jax.Array, size: int) -> Columns:

@@ -68,7 +68,7 @@ def choose(rows: int, columns: int, heads: int, *, rotates: bool = False) -> Til
     """Tiles for `rows` rows a head and `heads` = B·K heads: every multiprocessor busy, each K/V tile read by 128 rows."""
     if rows <= ROWS:
         parts = -(-SMS // heads)
-        return Tiles(1, 64, 4, max(1, min(parts, columns // 64)))
+        return Tiles(1, blocks.NARROW, 4, max(1, min(parts, columns // blocks.NARROW)))
     parts = -(-SMS // (heads * -(-rows // (2 * ROWS))))
     splits = max(1, min(parts, columns // 128))
     if rotates:

@@ -268,6 +268,40 @@ def test_long_prefills_never_hold_all_scores():
     assert f.lower(*abstract).compile().memory_analysis().temp_size_in_bytes < 800e6
 
 
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.float8_e4m3fn])
+@pytest.mark.parametrize("lanes", [None, (2, 0)])
+def test_numbers_of_8_bits_times_their_scales(dtype, lanes):
+    """Keys and values in 8 bits give what the numbers that they stand for give, in their lanes too."""
+    rng, (batch, tokens, heads, groups, slots, dim) = np.random.default_rng(0), (2, 3, 4, 2, 24, 16)
+    query = jnp.asarray(rng.normal(size=(batch, tokens, heads, dim)), jnp.float32)
+    pool = batch if lanes is None else 3
+    keys = jnp.asarray(rng.integers(-100, 100, (batch, groups, slots, dim)), jnp.float32).astype(dtype)
+    values = jnp.asarray(rng.integers(-100, 100, (pool, groups, slots, dim)), jnp.float32).astype(dtype)
+    scales = tuple(jnp.asarray(rng.uniform(0.001, 0.1, x.shape[:3]), jnp.float32) for x in (keys, values))
+    orders = (
+        jnp.broadcast_to(jnp.arange(slots - tokens, slots), (batch, tokens)),
+        jnp.broadcast_to(jnp.arange(slots), (batch, slots)),
+    )
+    lanes = None if lanes is None else jnp.asarray(lanes)
+    wide = [x.astype(jnp.float32) * scale[..., None] for x, scale in zip((keys, values), scales, strict=True)]
+    wanted = cache_attention(query, *wide, *orders, value_lanes=lanes, scale=0.2)
+    for name in ("auto", "xla", "reference"):
+        given = {"scales": scales, "value_lanes": lanes, "scale": 0.2, "implementation": name}
+        np.testing.assert_allclose(cache_attention(query, keys, values, *orders, **given), wanted, atol=1e-5)
+        other = {**given, "scales": (scales[0], 2 * scales[1])}
+        assert not np.allclose(cache_attention(query, keys, values, *orders, **other), wanted, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["interpret", "mosaic_tpu", "mosaic_gpu"])
+def test_no_kernel_of_ours_takes_8_bits(name):
+    keys, scale = jnp.zeros((1, 1, 64, 128), jnp.int8), jnp.ones((1, 1, 64))
+    query, order = jnp.zeros((1, 1, 1, 128), jnp.bfloat16), jnp.zeros((1, 1), jnp.int32)
+    with pytest.raises(NotImplementedError, match="cannot run as"):
+        cache_attention(
+            query, keys, keys, order, jnp.zeros((1, 64), jnp.int32), scales=(scale, scale), scale=1.0, implementation=name
+        )
+
+
 def test_a_sink_needs_a_window():
     with pytest.raises(ValueError, match="sink is 4 but window is None"):
         run(Implementation("cache_attention", "xla"), arrays("word", jnp.float32), ring("full", "word"), sink=4)

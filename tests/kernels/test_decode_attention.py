@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pallas_kernels.decode_attention import decode_attention, reference
+from pallas_kernels.hopper import blocks
 from tests.kernels.implementations import Implementation, implementations, np_tree, race_found
 
 SCALE = 0.2
@@ -45,6 +46,16 @@ def test_equals_the_reference(implementation, live):
     for store, wanted in zip(stores, expected[1:], strict=True):  # a rotation may be rounded otherwise
         np.testing.assert_allclose(store, wanted, atol=implementation.atol)
         assert not np.array_equal(store, np.zeros_like(store))
+
+
+def test_the_list_of_live_blocks_may_be_made_beforehand(implementation):
+    """With the list of a cache in which other slots are live, a GPU's kernel sees other tokens: it is really read."""
+    given = arrays(implementation.dtype, live=70)
+    expected = implementation(*given, scale=SCALE)[0]
+    np.testing.assert_array_equal(implementation(*given, None, blocks.live(given[8]), scale=SCALE)[0], expected)
+    if implementation.name != "xla":
+        nothing = blocks.live(jnp.full_like(given[8], -1))
+        assert (implementation(*given, None, nothing, scale=SCALE)[0] != expected).any()
 
 
 def test_padding_writes_nothing_and_gets_zero(implementation):
