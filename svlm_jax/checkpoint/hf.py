@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from svlm_jax.cache.number_formats import EightBit
 from svlm_jax.checkpoint import orbax_io
 from svlm_jax.checkpoint.keys import Row, from_hub, rows
 from svlm_jax.checkpoint.tensors import SafetensorsFile, is_finite, open_folder
@@ -26,7 +27,6 @@ from svlm_jax.models import quant, registry
 from svlm_jax.models.config import ModelConfig
 from svlm_jax.models.functional import Params, abstract_params
 from svlm_jax.models.hf_schema import tied_inside
-from svlm_jax.models.quant import Scheme
 from svlm_jax.prompt.tokenizer import Tokenizer
 
 # (path, shape) of a parameter -> where it lives; None for the default device.
@@ -68,7 +68,7 @@ def load(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
-    quantize: Scheme | None = None,
+    quantize: EightBit | None = None,
 ) -> Checkpoint:
     """Loads a local folder, a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct", or "embedded" or "embedded-facts" of this package.
 
@@ -155,7 +155,7 @@ def load_params(
     dtype: DTypeLike | None,
     sharding: ShardingRule | None = None,
     progress: Progress | None = None,
-    quantize: Scheme | None = None,
+    quantize: EightBit | None = None,
 ) -> Params:
     """The parameters of a folder. Unknown, missing and mis-shaped tensors are a CheckpointError that names them."""
     where = _tensors(folder, config)

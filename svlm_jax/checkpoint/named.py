@@ -20,14 +20,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from svlm_jax.cache.number_formats import EightBit
 from svlm_jax.checkpoint import hf
 from svlm_jax.checkpoint.random import random_config, write_companions, write_random_checkpoint
 from svlm_jax.errors import CheckpointError, ConfigError
 from svlm_jax.host.json_files import read_object
 from svlm_jax.models import registry
 from svlm_jax.models.config import ModelConfig
-from svlm_jax.models.functional import init_params
+from svlm_jax.models.functional import Params, init_params
 from svlm_jax.models.presets import HUB_IDS, PRESETS, preset
+from svlm_jax.models.quant import quantize_params
 
 RANDOM = "random:"
 SIZES = ("tiny", "small", "medium")  # of random models: 0.4, 11 and 90 million parameters
@@ -50,21 +52,32 @@ class Description:
 
 
 def load(
-    source: str | Path, *, dtype: DTypeLike | None, revision: str | None = None, progress: hf.Progress | None = None
+    source: str | Path,
+    *,
+    dtype: DTypeLike | None,
+    quantize: EightBit | None = None,
+    revision: str | None = None,
+    progress: hf.Progress | None = None,
 ) -> hf.Checkpoint:
     """The model of that name, with its weights; see `hf.load` for the other arguments. Raises what `hf.load` raises."""
     name = str(source)
+    how: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "progress": progress}
     if not name.startswith(RANDOM):
-        return hf.load(released(source), dtype=dtype, revision=revision, progress=progress)
+        return hf.load(released(source), revision=revision, **how)
     shape, family = _shape(name)
     folder = _scratch() / f"{shape}-{family}"
     if shape in SIZES:
         if not (folder / "model.safetensors").exists():
             write_random_checkpoint(folder, family=family, size=shape)  # type: ignore[arg-type]
-        return hf.load(folder, dtype=dtype, progress=progress)
+        return hf.load(folder, **how)
     about = describe(name)
     drawn = jnp.dtype(jnp.float32 if dtype is None else dtype)
-    params = jax.jit(lambda key: init_params(about.config, key, drawn))(jax.random.key(0))
+
+    def draw(key: jax.Array) -> Params:
+        params = init_params(about.config, key, drawn)
+        return params if quantize is None else quantize_params(params, quantize)
+
+    params = jax.jit(draw)(jax.random.key(0))
     assert about.folder is not None
     return hf.Checkpoint(about.config, params, about.folder, about.generation_config)
 

@@ -105,5 +105,6 @@ def _settings(arguments: argparse.Namespace) -> "QASettings":
         max_pixels=arguments.max_pixels,
         max_new_tokens=arguments.max_new_tokens,
         implementation=arguments.implementation,
+        cache_dtype=arguments.cache_dtype,
     )
     return settings if arguments.system is None else dataclasses.replace(settings, system=arguments.system)

@@ -92,9 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
         vlm = ModelSpec.of(arguments).load(stages)
     console = prose()
     plan = plan_of(arguments, vlm)
-    settings = {"model": arguments.model, "dtype": str(vlm.dtype), **plan.to_json()}
+    settings = {"model": arguments.model, "dtype": vlm.number_format, **plan.to_json()}
     kept = Rows(arguments.json, settings, manifest(["svlm", *sys.argv[1:]]))
-    title = f"{arguments.model}, {plan.size[1]}x{plan.size[0]}, {vlm.dtype}"
+    title = f"{arguments.model}, {plan.size[1]}x{plan.size[0]}, {vlm.number_format}"
     rows = [row for row in efficiency.rows_of(vlm, plan) if row.name not in kept]
     clock = Remaining([row.seconds for row in rows])
     for index, row in enumerate(rows, 1):
@@ -148,6 +148,7 @@ def plan_of(arguments: argparse.Namespace, vlm: "StreamingVLM") -> "Plan":
         rates=arguments.rates,
         streams=arguments.streams,
         implementation=arguments.implementation,
+        cache_dtype=arguments.cache_dtype,
     )
 
 

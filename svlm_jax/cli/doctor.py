@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ examples:
   svlm doctor                                                           versions, devices, codecs, kernels
   svlm doctor --model qwen2.5-vl-7b                                     would it fit here? (no download needed)
   svlm doctor --model qwen2.5-vl-7b --for h100                          ... and on that card?
+  svlm doctor --model qwen2.5-vl-7b --for 16gb --quantize int8          ... with weights of 8 bits?
   svlm doctor --model ./my-model --window vision=32 --size 1920x1080
   svlm doctor --model qwen2.5-vl-72b --device-memory 141 --json         on a device with 141 GiB, for scripts
 
@@ -104,25 +106,32 @@ def _model(arguments: argparse.Namespace, devices: list[dict[str, Any]], stages:
     dtype = arguments.dtype
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"
-    plan = memory_plan.plan(
+    plan = functools.partial(
+        memory_plan.plan,
         about.config,
         settings.window,
         lengths,
         chunk_seconds=settings.chunk_seconds,
         duration=settings.duration,
-        dtype=dtype,
         streams=arguments.streams,
     )
+    numbers = {"quantize": arguments.quantize, "cache_dtype": settings.cache_dtype}
+    cards = {
+        name: plan(dtype="bfloat16", quantize=weights, cache_dtype=cache).total
+        for name, (weights, cache) in doctor.NUMBERS.items()
+    }
     return {
         "name": arguments.model,
         "family": about.config.family,
         "dtype": dtype,
+        **numbers,
         "device": device,
         "streams": arguments.streams,
         "window": dataclasses.asdict(settings.window),
         "frame_size": [rows, columns],
         "tokens_per_chunk": lengths.patches,
-        "memory": doctor.needs(plan, device_bytes),
+        "memory": doctor.needs(plan(dtype=dtype, **numbers), device_bytes),
+        "cards": {name: [card for card in CARDS if total <= CARDS[card].usable] for name, total in cards.items()},
     }
 
 

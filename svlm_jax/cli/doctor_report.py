@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pallas_kernels.dispatch import KERNELS, preferred
+from svlm_jax.cache.number_formats import EightBit
 from svlm_jax.host.devices import device_memory, host_memory
 from svlm_jax.streaming.memory_plan import MemoryPlan
 
@@ -23,6 +24,14 @@ LIBRARIES = (
 )  # fmt: skip
 DECODERS = ("h264", "hevc", "vp9", "av1", "mjpeg", "mpeg4")
 ENCODERS = ("libx264", "mpeg4", "aac")
+
+
+# What is asked of every card: formats of the decoder's weights and of the cache, None = bfloat16.
+NUMBERS: Mapping[str, tuple[EightBit | None, EightBit | None]] = {
+    "bfloat16": (None, None),
+    "--quantize int8": ("int8", None),
+    "--quantize int8 --cache-dtype int8": ("int8", "int8"),
+}
 
 
 def machine() -> dict[str, Any]:
@@ -92,9 +101,16 @@ def _model_sections(model: Mapping[str, Any]) -> list[RenderableType]:
     words, style = verdict[memory["fits"]]
     return [
         _pairs(f"Cache slots of {model['name']}", slots | {"total": f"{memory['slots']:,}"}),
-        _pairs(f"Memory of {model['name']}, {model['dtype']}", sizes),
+        _pairs(f"Memory of {model['name']}, {_numbers(model)}", sizes),
+        _pairs(f"Where {model['name']} fits", {name: ", ".join(cards) or "nowhere" for name, cards in model["cards"].items()}),
         Text(f"\n{model['name']}: {words}", style=style),
     ]
+
+
+def _numbers(model: Mapping[str, Any]) -> str:
+    """The number formats for people: bfloat16, int8 weights, int8 cache."""
+    small = [f"{model[name]} {what}" for name, what in (("quantize", "weights"), ("cache_dtype", "cache")) if model[name]]
+    return ", ".join([model["dtype"], *small])
 
 
 def _pairs(title: str, rows: Mapping[str, str]) -> Table:

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         vlm = ModelSpec.of(arguments).load(stages)
     console = prose()
     settings = match_settings(vlm, arguments)
-    about = manifest(["svlm", *sys.argv[1:]], model=arguments.model, dtype=str(vlm.dtype), settings=settings.to_json())
+    about = manifest(["svlm", *sys.argv[1:]], model=arguments.model, dtype=vlm.number_format, settings=settings.to_json())
     width, height = arguments.size
     slices: list[dict[str, Any]] = []
 
@@ -101,7 +101,7 @@ def match_settings(vlm: "StreamingVLM", arguments: argparse.Namespace) -> "Strea
     import dataclasses
 
     kept = dataclasses.replace(vlm.defaults.window, **options.window_changes(arguments))
-    how = {"implementation": arguments.implementation}
+    how = {"implementation": arguments.implementation, "cache_dtype": arguments.cache_dtype}
     return dataclasses.replace(vlm.defaults, window=kept, duration=arguments.minutes * 60, **how)
 
 

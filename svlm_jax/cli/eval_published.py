@@ -203,6 +203,7 @@ def _watcher(arguments: argparse.Namespace) -> "CommentaryAdapter":
         seed=arguments.seed,
         max_pixels=arguments.max_pixels,
         implementation=arguments.implementation,
+        cache_dtype=arguments.cache_dtype,
     )
     return CommentaryAdapter(vlm, settings, revision=arguments.revision)
 

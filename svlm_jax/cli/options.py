@@ -1,6 +1,7 @@
 """Options that several commands share: each is defined once, and means the same in all of them.
 
---model --revision --dtype --implementation --compile-cache     which model, and how it runs
+--model --revision --dtype --quantize --cache-dtype             which model, in which numbers
+--implementation --compile-cache                                how it runs
 --window --cache --positions                                    what captions are made from
 --memory                                                        what questions are answered from
 --fps --chunk --max-pixels --size                               how video is read
@@ -10,9 +11,10 @@
 import argparse
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, get_args
 
 from svlm_jax.cache import policies
+from svlm_jax.cache.number_formats import EightBit
 from svlm_jax.cache.policies.base import MemoryPolicy
 from svlm_jax.cli.values import number, size, window
 from svlm_jax.errors import ConfigError
@@ -50,6 +52,17 @@ def add_model(group: argparse._ArgumentGroup, *, default: str | None = None, req
         choices=("auto", "bfloat16", "float32"),
         default="auto",
         help="number format of weights and cache (default: auto, which is bfloat16 on GPU and TPU, float32 on CPU)",
+    )
+    group.add_argument(
+        "--quantize",
+        choices=get_args(EightBit),
+        help="keep the decoder's weights in 8 bits, which halves their memory and the time of a word; rounded while they are "
+        "loaded (default: as --dtype says)",
+    )
+    group.add_argument(
+        "--cache-dtype",
+        choices=("float32", "bfloat16", *get_args(EightBit)),
+        help="number format of the cache's keys and values, which in 8 bits holds twice as much (default: as --dtype says)",
     )
 
 

@@ -210,6 +210,7 @@ def build_hub(arguments: argparse.Namespace, vlm: "StreamingVLM", access: Any, t
         top_k=max(TOP_K, sampling.top_k) if sampling.top_k else 0,
         max_pixels=asked.max_pixels,
         implementation=asked.implementation,
+        cache_dtype=asked.cache_dtype,
     )
     executor = Executor(vlm, settings)
     executor.warm_up(tell)
@@ -217,7 +218,7 @@ def build_hub(arguments: argparse.Namespace, vlm: "StreamingVLM", access: Any, t
     metrics = Metrics()
     snapshots = None
     if arguments.snapshots is not None:
-        fingerprint = f"{vlm.config!r} {executor.pool.config.ring!r} {vlm.dtype}"
+        fingerprint = f"{vlm.config!r} {executor.pool.config.ring!r} {vlm.number_format} {asked.cache_dtype}"
         snapshots = Snapshots(Path(arguments.snapshots), like=executor.like, fingerprint=fingerprint)
     limits = Limits()
     scheduler = Scheduler(executor, defaults=defaults, limits=limits, metrics=metrics, answer_tokens=arguments.answer_tokens)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax
 
+from svlm_jax.cache.number_formats import EightBit
 from svlm_jax.cache.window import Lengths, ring_shape
 from svlm_jax.checkpoint import hf, named
 from svlm_jax.checkpoint.streaming_block import resize_rule
@@ -33,19 +34,21 @@ KNOWS = {hf.EMBEDDED: "synthetic:match", hf.FACTS: "synthetic:facts"}
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """Which model, and in which number format."""
+    """Which model, and in which number format; quantize: of 8 bits, that of the decoder's weights."""
 
     name: str
     revision: str | None
     dtype: str
+    quantize: EightBit | None
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> "ModelSpec":
-        return cls(arguments.model, arguments.revision, arguments.dtype)
+        return cls(arguments.model, arguments.revision, arguments.dtype, arguments.quantize)
 
     def load(self, stages: Stages) -> StreamingVLM:
         stages.enter(f"loading {self.name}")
-        return StreamingVLM.from_pretrained(self.name, dtype=self.dtype, revision=self.revision, progress=stages.move)
+        options: dict[str, Any] = {"dtype": self.dtype, "quantize": self.quantize}
+        return StreamingVLM.from_pretrained(self.name, revision=self.revision, progress=stages.move, **options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +176,18 @@ class StreamSpec:
 def settings_of(arguments: argparse.Namespace, generation: dict[str, Any]) -> StreamSettings:
     """What was asked for, else what the checkpoint says, else the published. Options that a command lacks are not asked for."""
     trained = StreamSettings.from_generation_config(generation)
-    names = ("query", "system", "previous_text", "fps", "seed", "duration", "parity", "implementation", "max_pixels")
+    names = (
+        "query",
+        "system",
+        "previous_text",
+        "fps",
+        "seed",
+        "duration",
+        "parity",
+        "implementation",
+        "max_pixels",
+        "cache_dtype",
+    )
     given = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
     if getattr(arguments, "chunk", None) is not None:
         given["chunk_seconds"] = arguments.chunk

@@ -86,15 +86,16 @@ def read(params: Params, memory: MemoryState, question: Question, *, config: QAC
     """Runs the question; every layer chooses what it reads, by its own queries."""
     module = functional.bind(config.model, params)
     room = question.token.shape[1] + config.sampling.max_new_tokens
-    cache = kv.KVStore.empty(config.model.text.kv_shape, len(question.token), room + -room % 8, config.cache_dtype)
+    count = room + -room % 8
+    keys, values = (config.model.text.kv_shape.empty(len(question.token), count, config.cache_dtype) for _ in range(2))
     order = jnp.where(question.valid, jnp.cumsum(question.valid, axis=1) - 1, -1)
-    slots = jnp.where(question.valid, order, cache.slots)
-    filled = jnp.arange(cache.slots) < question.valid.sum(1)[:, None]
+    slots = jnp.where(question.valid, order, count)
+    filled = jnp.arange(count) < question.valid.sum(1)[:, None]
     reading = QuestionState(
         reads=(),
-        keys=cache.rotated,
-        values=cache.values,
-        order=jnp.where(filled, jnp.arange(cache.slots), -1),
+        keys=keys,
+        values=values,
+        order=jnp.where(filled, jnp.arange(count), -1),
         length=question.valid.sum(1),
         logits=jnp.zeros(0),
     )

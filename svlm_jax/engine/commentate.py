@@ -23,8 +23,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from pallas_kernels.dispatch import Implementation
+from pallas_kernels.hopper import blocks
 from svlm_jax.cache import positions, ring, window
-from svlm_jax.cache.kv import KVStore
+from svlm_jax.cache.kv import KVStore, StoredSlots
 from svlm_jax.cache.ring import RingShape, Role, Slots, Tokens
 from svlm_jax.cache.sizes import CacheBytes, cache_bytes
 from svlm_jax.engine import generate
@@ -101,7 +102,7 @@ class Prepared:
     """
 
     rows: StreamState
-    rotated: tuple[Array, ...]
+    rotated: tuple[StoredSlots, ...]
     new: Tokens
     x: Float[Array, "B T D"]
     deepstack: tuple[Array, ...]
@@ -159,7 +160,7 @@ def _run(
 def _workspace(module: VLM, pool: StreamState, rows: StreamState, lanes: Lanes) -> tuple[KVStore, Float[Array, "B"]]:
     """The pool's K/V with the rows' kept keys rotated to the positions now in force, and the rows' next free positions."""
     kept, begin = jax.vmap(positions.kept_positions)(rows.slots, rows.window, rows.native_next)
-    keys = pool.keys if lanes is None else tuple(k.at[lanes].get(mode="clip") for k in pool.keys)
+    keys = pool.keys if lanes is None else jax.tree.map(lambda k: k.at[lanes].get(mode="clip"), pool.keys)
     return KVStore(pool.keys, pool.values, module.rotate(keys, kept), lanes), begin
 
 
@@ -374,13 +375,22 @@ def decode(
     tokens = jnp.zeros_like(prefilled.decode_slot)
     planned, order = _append_words(prefilled, tokens, jnp.broadcast_to(active[:, None], tokens.shape), config)
 
+    listed = blocks.live(planned.order)
+
     def run_token(store: KVStore, token: Array, number: Array, on: Array) -> tuple[KVStore, Array]:
         at = jnp.clip(number, 0, extra - 1)[:, None]
         slot = jnp.where(on[:, None], jnp.take_along_axis(prefilled.decode_slot, at, axis=1), config.ring.slots)
-        place = jnp.where(on[:, None], jnp.take_along_axis(order, at, axis=1), -1)
+        place = jnp.where(on[:, None], order[:, :1] + number[:, None], -1)
         position = jnp.broadcast_to((prefilled.position + number)[:, None, None], (streams, 3, 1))
         hidden, written = module.decode(
-            module.embed(token), position, store, slot, place, planned.order, implementation=config.implementation
+            module.embed(token),
+            position,
+            store,
+            slot,
+            place,
+            planned.order,
+            live=listed,
+            implementation=config.implementation,
         )
         assert written is not None  # a store goes in, so one comes out
         return written, module.logits(hidden[:, 0])

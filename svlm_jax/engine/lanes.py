@@ -58,8 +58,8 @@ def init(
         return jnp.tile(value[None], (lanes,) + (1,) * value.ndim)
 
     return StreamState(
-        keys=kv.empty(lanes, shape.slots, config.cache_dtype),
-        values=kv.empty(lanes, shape.slots, config.cache_dtype),
+        keys=kv.stored(lanes, shape.slots, config.cache_dtype),
+        values=kv.stored(lanes, shape.slots, config.cache_dtype),
         slots=jax.tree.map(each, ring.empty_slots(shape.slots)),
         window=jax.tree.map(lambda x: jnp.full(lanes, x), window),
         sampling=jax.tree.map(lambda x: jnp.full(lanes, x), sampling),

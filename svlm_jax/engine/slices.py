@@ -15,8 +15,9 @@ import functools
 from typing import TypeAlias
 
 import jax
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Int, UInt8
 
+from svlm_jax.cache.kv import StoredSlots
 from svlm_jax.cache.ring import Tokens
 from svlm_jax.engine import commentate, generate
 from svlm_jax.engine.commentate import Lanes, Prefilled, Prepared, StepConfig, StepOutput
@@ -24,7 +25,7 @@ from svlm_jax.engine.generate import Reply
 from svlm_jax.engine.state import StreamState
 from svlm_jax.models.functional import Params
 
-Rotated: TypeAlias = tuple[Float[Array, "B K C H"], ...]  # the kept keys of each layer, see `commentate.Prepared`
+Rotated: TypeAlias = tuple[StoredSlots, ...]  # the kept keys of each layer, see `commentate.Prepared`
 
 
 @jax.tree_util.register_dataclass

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from svlm_jax.cache.kv import KVStore
+from svlm_jax.cache.kv import KVStore, StoredSlots
 from svlm_jax.cache.ring import Slots, Window
 from svlm_jax.engine.sampling import SamplingLimits
 
@@ -20,7 +20,7 @@ class StreamState:
     Where a function speaks of rows, there are no keys and values, and all else has B rows, one for each lane that runs.
 
     Attributes:
-      keys, values: per layer (P, K, C, H); keys are un-rotated.
+      keys, values: per layer (P, K, C, H), as they are or of 8 bits; keys are un-rotated.
       slots, window, sampling: metadata and limits, with a leading lane axis.
       chunk_index: the chunk that comes next, counted from 0.
       last: the last sampled token; it has no K/V yet and gets them in the next second.
@@ -29,8 +29,8 @@ class StreamState:
       frames: (P, blocks, F, 3, height, width) uint8, the clips of the vision window; kept by the recompute baseline only.
     """
 
-    keys: tuple[Array, ...]
-    values: tuple[Array, ...]
+    keys: tuple[StoredSlots, ...]
+    values: tuple[StoredSlots, ...]
     slots: Slots
     window: Window
     sampling: SamplingLimits

@@ -76,7 +76,7 @@ class CommentaryAdapter:
         settings = self._settings.to_json()
         for name in ("fps", "chunk_seconds", "previous_text", "keep_logits", "split_timing"):
             del settings[name]
-        return {"model": self.name, "revision": self.revision, "dtype": str(self.vlm.dtype), "settings": settings}
+        return {"model": self.name, "revision": self.revision, "dtype": self.vlm.number_format, "settings": settings}
 
     def _speak(self) -> None:
         if self._pending is not None:

@@ -51,6 +51,7 @@ class Plan:
       rates: frames a second that are tried.
       streams: how many are watched at once.
       repeats: seconds of which a steady figure is the median.
+      implementation: of attention. cache_dtype: of keys and values; None = what the weights are computed in.
     """
 
     size: tuple[int, int]
@@ -62,6 +63,7 @@ class Plan:
     streams: tuple[int, ...] = (2, 4, 8)
     repeats: int = 5
     implementation: Implementation = "auto"
+    cache_dtype: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("tokens", "seconds", "repeats"):
@@ -84,6 +86,7 @@ def settings_of(vlm: StreamingVLM, plan: Plan, memory: Memory, **changes: Any) -
         "sampling": Sampling(temperature=0.0, top_k=0, max_new_tokens=plan.tokens, suppress=tuple(sorted(ends))),
         "query": None,
         "implementation": plan.implementation,
+        "cache_dtype": plan.cache_dtype,
         "max_pixels": plan.size[0] * plan.size[1],
     }
     return StreamSettings(**{**fields, **changes})

@@ -117,7 +117,7 @@ def checked_config(raw: Mapping[str, Any]) -> dict[str, Any]:
         method = outer["quantization_config"].get("quant_method", "an unnamed method")
         raise CheckpointError(
             f"the checkpoint's weights are quantized ({method!r:.60}), which is not supported: expected one with weights in "
-            "bfloat16, float16 or float32."
+            "bfloat16, float16 or float32, which --quantize int8 or fp8 makes as small."
         )
     if "text_config" in outer:
         outer["text_config"] = _checked(outer["text_config"], "config.json, text_config", TEXT)

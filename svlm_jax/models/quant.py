@@ -1,6 +1,6 @@
 """Weights of 8 bits: int8 or float8_e4m3fn numbers with one float32 scale an output, multiplied where they are used.
 
-    weight (in, out)  ~  values (in, out) · scale (out)           scale = max |weight| of a column / the largest value
+    weight (in, out)  ~  values (in, out) · scale (out)           see `cache.rounding`
     table (V, D)      ~  values (V, D) · scale (V)                 one scale a token, which is an output of a tied head
 
 A product converts values as it reads them and scales its outputs, so no wider copy of a weight exists. Only the decoder's
@@ -11,16 +11,15 @@ which together are a tenth of a model, stay as they are, and so do mixtures of e
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
+from svlm_jax.cache.number_formats import EightBit, is_eight_bit
+from svlm_jax.cache.rounding import rounded
 from svlm_jax.errors import ConfigError
 
-Scheme = Literal["int8", "fp8"]
-LARGEST = {"int8": 127.0, "fp8": 448.0}
-_DTYPES = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn}
 _MATRICES = re.compile(r"decoder\.(layers\.(\d+\.)?(attn\.(qkv|o)|mlp\.(gate_up|down))|head)\.weight")
 _TABLE = "decoder.embed.weight"
 
@@ -64,19 +63,20 @@ def kind(path: str) -> Literal["matrix", "table"] | None:
     return "matrix" if _MATRICES.fullmatch(path) else None
 
 
-def quantize(weight: jax.Array, scheme: Scheme, of: Literal["matrix", "table"]) -> QuantArray:
+def quantize(weight: jax.Array, scheme: EightBit, of: Literal["matrix", "table"]) -> QuantArray:
     """The nearest quantised weight. Traceable. A column of zeros has scale 0."""
-    if scheme not in LARGEST:
-        raise ConfigError(f"quantize={scheme!r}: expected one of {', '.join(LARGEST)}")
-    wide = weight.astype(jnp.float32)
-    across = 0 if of == "matrix" else 1
-    scale = jnp.max(jnp.abs(wide), axis=across) / LARGEST[scheme]
-    scaled = wide / jnp.expand_dims(jnp.where(scale == 0, 1, scale), across)
-    values = jnp.round(scaled) if scheme == "int8" else scaled
-    return QuantArray(values.astype(_DTYPES[scheme]), scale, jnp.zeros(0, weight.dtype))
+    check_scheme(scheme)
+    values, scale = rounded(weight, scheme, 0 if of == "matrix" else 1)
+    return QuantArray(values, scale, jnp.zeros(0, weight.dtype))
 
 
-def quantize_params(params: Mapping[str, Any], scheme: Scheme, prefix: str = "") -> dict[str, Any]:
+def check_scheme(name: str | None) -> None:
+    """ConfigError for weights that cannot be; None is those of the checkpoint."""
+    if name is not None and not is_eight_bit(name):
+        raise ConfigError(f"quantize={name!r}: expected one of {', '.join(get_args(EightBit))}")
+
+
+def quantize_params(params: Mapping[str, Any], scheme: EightBit, prefix: str = "") -> dict[str, Any]:
     """The parameters of a model with its matrices quantised. Traceable."""
 
     def leaf(path: str, value: Any) -> Any:

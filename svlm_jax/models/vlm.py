@@ -13,7 +13,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from pallas_kernels.dispatch import Implementation
-from svlm_jax.cache.kv import KVStore, Slots
+from pallas_kernels.hopper.blocks import LiveBlocks
+from svlm_jax.cache.kv import KVStore, QuantSlots, StoredSlots
 from svlm_jax.models import rope
 from svlm_jax.models.attention import StoreAttention, causal_attention
 from svlm_jax.models.config import ModelConfig
@@ -81,6 +82,7 @@ class VLM(nnx.Module):
         query_index: Int[Array, "B T"] | None = None,
         kv_index: Int[Array, "B C"] | None = None,
         *,
+        live: LiveBlocks | None = None,
         deepstack: Sequence[Float[Array, "B T D"]] = (),
         implementation: Implementation = "auto",
     ) -> tuple[Float[Array, "B T D"], KVStore | None]:
@@ -93,6 +95,7 @@ class VLM(nnx.Module):
           query_index: logical place of each token; -1 is padding, whose attention output is 0.
           kv_index: logical place of every slot *after* the write, -1 where empty. A token sees the slots whose order is
             not beyond its own. Without a cache the tokens see each other by `query_index` (default: 0 to T - 1).
+          live: `hopper.blocks.live(kv_index)`, for a loop over single tokens; None = made in each of its steps.
           deepstack: `VisionFeatures.deepstack` in the places of its tokens, zeros elsewhere.
         """
         tables, scale = self.decoder.rope_tables(positions, heads_axis=2), self.cfg.text.head_dim**-0.5
@@ -101,7 +104,7 @@ class VLM(nnx.Module):
             return self.decoder.forward_with(x, causal, deepstack), None
         if query_index is None or kv_index is None or slots is None:
             raise TypeError("decode needs slots, query_index and kv_index when it is given a cache")
-        attention = StoreAttention(cache, slots, query_index, kv_index, tables, scale, implementation)
+        attention = StoreAttention(cache, slots, query_index, kv_index, tables, scale, implementation, live)
         hidden = self.decoder.forward_with(x, attention, deepstack)
         return hidden, attention.store
 
@@ -109,10 +112,14 @@ class VLM(nnx.Module):
         """Scores of the next token, float32."""
         return self.decoder.logits(hidden)
 
-    def rotate(self, keys: tuple[Slots, ...], positions: Float[Array, "B 3 C"]) -> tuple[Slots, ...]:
+    def rotate(self, keys: tuple[StoredSlots, ...], positions: Float[Array, "B 3 C"]) -> tuple[StoredSlots, ...]:
         """Un-rotated keys of every layer rotated to their positions: `KVStore.rotated` for a newly numbered cache."""
         tables = self.decoder.rope_tables(positions, heads_axis=1)
-        return tuple(rope.rotate(k, *tables) for k in keys)
+
+        def turned(k: StoredSlots) -> StoredSlots:
+            return QuantSlots.of(rope.rotate(k.wide, *tables), k) if isinstance(k, QuantSlots) else rope.rotate(k, *tables)
+
+        return tuple(turned(k) for k in keys)
 
     def __call__(
         self,

@@ -48,6 +48,7 @@ class PoolSettings:
       caption_tokens, answer_tokens: of one caption and of one answer, at most.
       top_k: the largest that a stream may ask for; 0: any.
       max_pixels: of a picture; None: as the model was trained. implementation: of attention, see `pallas_kernels.dispatch`.
+      cache_dtype: of keys and values; None = what the weights are computed in.
     """
 
     lanes: int
@@ -64,6 +65,7 @@ class PoolSettings:
     top_k: int = 64
     max_pixels: int | None = None
     implementation: Implementation = "auto"
+    cache_dtype: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("lanes", "spare", "prompt_tokens", "query_tokens", "question_tokens", "answer_tokens"):
@@ -364,6 +366,7 @@ class Executor:
             seed=options.seed,
             max_pixels=self.settings.max_pixels,
             implementation=self.settings.implementation,
+            cache_dtype=self.settings.cache_dtype,
         )
 
     def _bounds(self) -> SamplingBounds:

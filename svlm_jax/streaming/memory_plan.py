@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from svlm_jax.cache.number_formats import EightBit
 from svlm_jax.cache.ring import Role
 from svlm_jax.cache.sizes import cache_bytes
 from svlm_jax.cache.window import Lengths, WindowConfig, ring_shape, slots_by_role
@@ -15,7 +16,7 @@ from svlm_jax.checkpoint.named import Description
 from svlm_jax.engine.sampling import Sampling
 from svlm_jax.models import functional, registry
 from svlm_jax.models.config import ModelConfig
-from svlm_jax.models.quant import Scheme, quantize_params
+from svlm_jax.models.quant import quantize_params
 from svlm_jax.prompt.commentary import PromptBuilder
 from svlm_jax.prompt.tokenizer import Tokenizer
 from svlm_jax.streaming.settings import StreamSettings
@@ -82,10 +83,15 @@ def plan(
     chunk_seconds: float = 1.0,
     duration: float | None = None,
     dtype: str = "bfloat16",
-    quantize: Scheme | None = None,
+    quantize: EightBit | None = None,
+    cache_dtype: str | None = None,
     streams: int = 1,
 ) -> MemoryPlan:
-    """The memory of `streams` equal streams. Raises ConfigError when the window never closes and `duration` is not known."""
+    """The memory of `streams` equal streams.
+
+    dtype: of what is computed; quantize: of the decoder's weights, if of 8 bits; cache_dtype: of keys and values, None = dtype.
+    Raises ConfigError when the window never closes and `duration` is not known.
+    """
     text, itemsize = config.text, jnp.dtype(dtype).itemsize
     params = functional.abstract_params(config, jnp.dtype(dtype))
     if quantize is not None:
@@ -93,7 +99,7 @@ def plan(
     weights = jax.tree.leaves(params)
     slots = slots_by_role(window, lengths, chunk_seconds, duration)
     count = ring_shape(window, lengths, chunk_seconds, duration).slots
-    cache = cache_bytes(text.kv_shape, count, dtype, streams=streams)
+    cache = cache_bytes(text.kv_shape, count, cache_dtype or dtype, streams=streams)
     return MemoryPlan(
         parameters=sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in weights),
         cache=cache.stored + cache.metadata,

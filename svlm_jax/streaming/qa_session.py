@@ -37,7 +37,7 @@ from svlm_jax.prompt.qa import Answer, Dialogue, Turn
 from svlm_jax.prompt.template import answer_opening
 from svlm_jax.streaming import saved
 from svlm_jax.streaming.loaded import LoadedVLM, check_size
-from svlm_jax.streaming.settings import CACHE_DTYPES, check_cache_dtype, sampling_from_json
+from svlm_jax.streaming.settings import MEMORY_DTYPES, check_cache_dtype, sampling_from_json
 from svlm_jax.video.chunk import Chunk
 from svlm_jax.video.source import Source, open_source
 
@@ -71,7 +71,7 @@ class QASettings:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ConfigError(f"fps={self.fps}: expected a finite number above 0")
-        check_cache_dtype(self.cache_dtype)
+        check_cache_dtype(self.cache_dtype, MEMORY_DTYPES)
 
     @classmethod
     def from_json(cls, data: Any, where: str) -> "QASettings":
@@ -92,7 +92,7 @@ _SETTINGS: Mapping[str, Kind[Any]] = {
     "max_new_tokens": Whole(least=1, most=10**6),
     "system": Text(),
     "seed": Whole(),
-    "cache_dtype": Nullable(Choice(CACHE_DTYPES)),
+    "cache_dtype": Nullable(Choice(MEMORY_DTYPES)),
     "implementation": Choice(get_args(Implementation)),
 }
 

@@ -17,6 +17,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "system": ("system",),
     "previous-text": ("previous_text",),
     "parity": ("parity",),
+    "cache-dtype": ("cache_dtype",),
     **{f"window {part}": (f"window.{part}",) for part in ("vision", "text", "sink", "tail")},
     "cache": ("window.memory",),
     "positions": ("window.positions",),

@@ -60,7 +60,7 @@ def save(folder: str | Path, vlm: "LoadedVLM", kind: str, about: Mapping[str, An
     An earlier save is replaced in one instant: a process that is killed leaves the one or the other. Raises OutputError when
     the folder holds anything else (`replace_folder`) or cannot be written.
     """
-    head = {"format": FORMAT, "kind": kind, "model": registry.config_to_hf(vlm.config), "dtype": str(vlm.dtype)}
+    head = {"format": FORMAT, "kind": kind, "model": registry.config_to_hf(vlm.config), "dtype": vlm.number_format}
 
     def write(fresh: Path) -> None:
         orbax_io.save(fresh / "state", state)
@@ -78,27 +78,27 @@ def find(folder: str | Path) -> Path:
 
 
 def model_of(vlm: "LoadedVLM") -> tuple[Mapping[str, Any], str, str]:
-    """What `read_about` compares a stream with: config.json as JSON gives it back, dtype, and name."""
-    return json.loads(json.dumps(registry.config_to_hf(vlm.config))), str(vlm.dtype), vlm.name
+    """What `read_about` compares a stream with: config.json as JSON gives it back, number format, and name."""
+    return json.loads(json.dumps(registry.config_to_hf(vlm.config))), vlm.number_format, vlm.name
 
 
-def read_about(path: Path, model: Mapping[str, Any], dtype: str, name: str, kind: str) -> Record:
+def read_about(path: Path, model: Mapping[str, Any], number_format: str, name: str, kind: str) -> Record:
     """The fields of a `session.json`.
 
     Args:
       model: config.json of the model that is to go on with it, `name` what errors call that.
     Raises:
-      CheckpointError: the file is damaged, or of a stream of another kind, model or dtype.
+      CheckpointError: the file is damaged, or of a stream of another kind, model or number format.
     """
     saved = _record(path, kind)
-    if (saved.get("model", Object()), saved.get("dtype", Text())) != (model, dtype):
-        raise CheckpointError(f"{path}: this stream was saved with another model or dtype than {name}, {dtype}")
+    if (saved.get("model", Object()), saved.get("dtype", Text())) != (model, number_format):
+        raise CheckpointError(f"{path}: this stream was saved with another model or number format than {name}, {number_format}")
     return saved
 
 
-def read_saved(path: Path, model: Mapping[str, Any], dtype: str, name: str) -> SavedStream:
+def read_saved(path: Path, model: Mapping[str, Any], number_format: str, name: str) -> SavedStream:
     """The commentary that a `session.json` tells of; see `read_about`."""
-    saved = read_about(path, model, dtype, name, COMMENTARY)
+    saved = read_about(path, model, number_format, name, COMMENTARY)
     shape = saved.get("clip_shape", ListOf(Whole(least=1, most=2**14), least=4, most=4))
     if shape[1] != 3 or math.prod(shape) > 2**31:
         raise saved.wrong("clip_shape", shape, "frames, 3 channels, height, width")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from pallas_kernels.dispatch import Implementation
+from svlm_jax.cache.number_formats import EightBit
 from svlm_jax.cache.window import Memory, WindowConfig
 from svlm_jax.checkpoint.streaming_block import SAMPLING, TOKEN_ID, WINDOW, streaming_block
 from svlm_jax.engine.sampling import Sampling
@@ -12,13 +13,14 @@ from svlm_jax.errors import CheckpointError, ConfigError
 from svlm_jax.host.schema import Choice, Flag, Kind, ListOf, Nullable, Number, Object, Record, Text, Whole
 from svlm_jax.prompt.commentary import QUERY, SYSTEM
 
-CACHE_DTYPES = ("float32", "bfloat16", "float16")
+MEMORY_DTYPES = ("float32", "bfloat16", "float16")  # of a memory for questions, whose keys are also compared and averaged
+CACHE_DTYPES = (*MEMORY_DTYPES, *get_args(EightBit))
 
 
-def check_cache_dtype(name: str | None) -> None:
-    """ConfigError for a dtype that keys and values cannot have."""
-    if name is not None and name not in CACHE_DTYPES:
-        raise ConfigError(f"cache_dtype={name!r}: expected one of {', '.join(CACHE_DTYPES)}")
+def check_cache_dtype(name: str | None, known: tuple[str, ...] = CACHE_DTYPES) -> None:
+    """ConfigError for a number format that keys and values cannot have."""
+    if name is not None and name not in known:
+        raise ConfigError(f"cache_dtype={name!r}: expected one of {', '.join(known)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class StreamSettings:
       parity: reproduce the published code where ours deliberately differs (docs/decisions.md).
       split_timing: run a second as three programs, so that each can be timed.
       keep_logits: keep the raw logits of every token, for tests.
-      cache_dtype: of keys and values; None = that of the weights.
+      cache_dtype: of keys and values; None = what the weights are computed in. int8 and fp8 have a scale a slot and head.
       implementation: attention implementation, see `pallas_kernels.dispatch`.
     """
 

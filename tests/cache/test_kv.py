@@ -30,6 +30,27 @@ def test_rows_go_to_their_slots_and_the_rest_stays(dtype, tokens):
     assert written.dtype == dtype and np.array_equal(np.asarray(written), expected)
 
 
+@pytest.mark.parametrize("name", ["int8", "fp8"])
+def test_numbers_of_8_bits_have_a_scale_a_slot_and_head(name):
+    """A large token leaves the small ones beside it as exact as they were; empty slots stay zero."""
+    rng = np.random.default_rng(0)
+    new = jnp.asarray(rng.normal(size=(B, 2, K, H)) * np.asarray([1e-3, 1e3])[:, None, None], jnp.float32)
+    store = kv.KVStore.empty(kv.KVShape(1, K, H), B, C, name)
+    slots = jnp.asarray([[3, 5], [C, 0]])
+    written = jax.jit(lambda store, new: store.write(0, new, -new, 2 * new, slots))(store, new)
+    for kept, sign in zip((*written.keys, *written.values, *written.rotated), (1, -1, 2), strict=True):
+        assert kept.values.dtype.itemsize == 1 and kept.scale.shape == (B, K, C)
+        for b, t, slot in ((0, 0, 3), (0, 1, 5), (1, 1, 0)):
+            wanted = sign * np.asarray(new[b, t])
+            most = np.abs(wanted).max(-1, keepdims=True)
+            assert (
+                np.abs(np.asarray(kept.wide)[b, :, slot] - wanted) <= most * (0.5 / 127 if name == "int8" else 1 / 16)
+            ).all()
+        assert (np.asarray(kept.wide) != 0).any(-1).sum() == 3 * K
+    nbytes = sum(x.nbytes for x in jax.tree.leaves((written.keys, written.values)))
+    assert nbytes == B * kv.KVShape(1, K, H).bytes(C, name)
+
+
 @dtypes
 def test_a_decode_loop_writes_in_place(dtype):
     cache, new = jnp.zeros((1, K, C, H), dtype), jnp.ones((1, 1, K, H), dtype)

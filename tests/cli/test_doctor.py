@@ -107,6 +107,23 @@ def test_cards_have_what_jax_takes_of_them(card, gib, fits, capsys):
     assert memory["device_bytes"] == pytest.approx(gib * 2**30, rel=0.001) and memory["fits"] is fits
 
 
+@pytest.mark.parametrize(("card", "argv", "fits"), [("16gb", [], False), ("16gb", ["--quantize", "int8"], True)])
+def test_weights_of_8_bits_fit_smaller_cards(card, argv, fits, capsys):
+    model = report(capsys, "--model", "qwen2.5-vl-7b", "--for", card, *argv)["model"]
+    assert model["memory"]["fits"] is fits and model["quantize"] == (argv[1] if argv else None)
+    assert ("16gb" in model["cards"]["bfloat16"], "16gb" in model["cards"]["--quantize int8"]) == (False, True)
+    assert "12gb" not in model["cards"]["--quantize int8"]
+
+
+def test_a_cache_of_8_bits_is_half_as_large(capsys):
+    wide, narrow = (
+        report(capsys, "--model", "qwen2.5-vl-7b", "--for", "h200", *argv)["model"]["memory"]
+        for argv in ([], ["--cache-dtype", "fp8"])
+    )
+    assert narrow["rotated_keys_bytes"] == wide["rotated_keys_bytes"] * (128 + 4) / 256
+    assert narrow["parameters_bytes"] == wide["parameters_bytes"]
+
+
 def test_a_models_own_window_picture_and_prompt_are_those_of_its_stream(capsys):
     """The slots that the report counts are those that a stream of the model in this package has."""
     found = report(capsys, "--model", "embedded", "--size", "448x336")["model"]

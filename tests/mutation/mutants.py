@@ -208,7 +208,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_all(
         "svlm_jax/engine/generate.py",
         "tests/engine/test_golden.py::test_recording[streamingvlm-a_default]",
-        ("reply.penalized_ids.at[jnp.arange(len(last)), last].set(True)", "reply.penalized_ids"),
+        ("reply.penalized_ids | (jnp.arange(logits.shape[1]) == last[:, None])", "reply.penalized_ids"),
         ("jnp.maximum(self.count - 1, 0)", "self.count"),
         ("last[:, None], reply.count - 1, on", "last[:, None], reply.count, on"),
     ),
