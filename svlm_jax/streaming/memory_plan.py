@@ -93,20 +93,25 @@ def plan(
     Raises ConfigError when the window never closes and `duration` is not known.
     """
     text, itemsize = config.text, jnp.dtype(dtype).itemsize
-    params = functional.abstract_params(config, jnp.dtype(dtype))
-    if quantize is not None:
-        params = jax.eval_shape(functools.partial(quantize_params, scheme=quantize), params)
-    weights = jax.tree.leaves(params)
     slots = slots_by_role(window, lengths, chunk_seconds, duration)
     count = ring_shape(window, lengths, chunk_seconds, duration).slots
     cache = cache_bytes(text.kv_shape, count, cache_dtype or dtype, streams=streams)
     return MemoryPlan(
-        parameters=sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in weights),
+        parameters=weights_bytes(config, dtype, quantize),
         cache=cache.stored + cache.metadata,
         rotated=cache.rotated,
         working=working_bytes(config, lengths, count, itemsize) * streams,
         slots=slots,
     )
+
+
+@functools.lru_cache(maxsize=32)
+def weights_bytes(config: ModelConfig, dtype: str, quantize: EightBit | None) -> int:
+    """Bytes of a model's parameters."""
+    params = functional.abstract_params(config, jnp.dtype(dtype))
+    if quantize is not None:
+        params = jax.eval_shape(functools.partial(quantize_params, scheme=quantize), params)
+    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
 def working_bytes(config: ModelConfig, lengths: Lengths, slots: int, itemsize: int) -> int:
