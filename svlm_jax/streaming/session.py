@@ -323,7 +323,7 @@ class Session:
 
     def afford(self, config: compiled.StepConfig, lanes: int = 1) -> None:
         """Says in a sentence (ConfigError), before anything is allocated, that so many lanes can never fit the device."""
-        device = jax.tree.leaves(self.vlm.params)[0].devices().pop()
+        device = next(iter(jax.tree.leaves(self.vlm.params)[0].sharding.device_set))
         needed, there = lanes * config.cache_bytes.total, device_memory(device)
         if there is not None and needed > there:
             window, streams = self.settings.window, f" in each of {lanes} streams" if lanes > 1 else ""
