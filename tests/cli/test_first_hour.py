@@ -154,7 +154,7 @@ def test_the_demo_says_how_svlm_is_called(tmp_path, monkeypatch):
 )
 def test_the_footer_names_the_device_once(platform, kind, told, monkeypatch):
     monkeypatch.setattr("jax.devices", lambda: [SimpleNamespace(platform=platform, device_kind=kind)])
-    model, video = ModelSpec("m", None, "auto"), SourceSpec("0", None, None, "fast", None, {})
+    model, video = ModelSpec("m", None, "auto", None), SourceSpec("0", None, None, "fast", None, {})
     source = SimpleNamespace(info=SimpleNamespace(duration=None))
     status = StreamSpec(model, video, StreamSettings(), {}, 0.0, None).status(source, "camera")
     assert status.device == told and status.line.plain.endswith(f"  {told}")
