@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up themselves; they need Python >= 3.11, no GPU.
-.PHONY: demo serve docs test slow newest fuzz mutants kernels notebooks lint format clean
+.PHONY: demo serve docs test slow newest fuzz mutants kernels device notebooks lint format clean
 
 # The first Python that is new enough; PYTHON=/path/to/python overrides it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -53,6 +53,10 @@ NEWER ?= $(shell for p in python3.12 python3.13 python3 ~/.pyenv/versions/3.1[23
 kernels:
 	@$(MAKE) --no-print-directory test VENV=.venv-kernels PYTHON=$(or $(NEWER),$(PYTHON)) EXTRAS=test,aot,aot-tpu \
 		TEST_ARGS="tests/aot tests/kernels --no-loadscope-reorder $(TEST_ARGS)"
+
+# On a machine with a GPU: is everything right there, and how fast? Nine minutes; the same command goes on where it ended.
+device: $(VENV)/dev.stamp
+	@$(BIN)/python -m benchmarks.device $(DEVICE_ARGS)
 
 # The notebooks that people open, from their sources.
 notebooks: $(VENV)/dev.stamp
