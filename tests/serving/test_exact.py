@@ -192,7 +192,7 @@ def test_another_family_is_served_as_it_is_alone():
     size = (64, 96)
     vlm = StreamingVLM.from_pretrained(tiny("qwen3_vl"), dtype="float32")
     settings = PoolSettings(
-        lanes=2, spare=0, size=size, window=WINDOW, sampling=SAMPLING, prompt_tokens=64, query_tokens=8, question_tokens=32,
+        lanes=2, spare=1, size=size, window=WINDOW, sampling=SAMPLING, prompt_tokens=64, query_tokens=8, question_tokens=32,
         answer_tokens=8, top_k=20,
     )  # fmt: skip
     served = Executor(vlm, settings)
