@@ -206,6 +206,7 @@ def build_hub(arguments: argparse.Namespace, vlm: "StreamingVLM", access: Any, t
         sampling=sampling,
         fps=asked.fps,
         chunk_seconds=asked.chunk_seconds,
+        query_tokens=max(PoolSettings.query_tokens, len(vlm.tokenizer.encode(asked.query or "", literal=True))),
         answer_tokens=max(arguments.answer_tokens, sampling.max_new_tokens),
         top_k=max(TOP_K, sampling.top_k) if sampling.top_k else 0,
         max_pixels=asked.max_pixels,

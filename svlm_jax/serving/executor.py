@@ -158,6 +158,7 @@ class Executor:
                 f"{self.lanes} streams run already: expected a free lane, try again later",
                 status=503,
             )
+        self._check_query(options)
         session = self._session(options, self.pool)
         try:
             session.start(self._blank())
@@ -204,6 +205,7 @@ class Executor:
     def change(self, lane: int, before: StreamOptions, after: StreamOptions) -> None:
         """New window, sampling, system prompt and query of a lane, from its next chunk on."""
         session = self._sessions[lane]
+        self._check_query(after)
         try:
             session.reconfigure(self._stream_settings(after), after.sampling)
         except (ConfigError, StreamError) as error:
@@ -348,6 +350,12 @@ class Executor:
             return session.prepare(job.chunk)
         cap = job.cap or self.settings.answer_tokens
         return session.prepare_question(job.chunk, job.question, most=self.settings.question_tokens, cap=cap)
+
+    def _check_query(self, options: StreamOptions) -> None:
+        """RequestError for a query that no turn has room for; its first chunk would end the stream otherwise."""
+        count, most = len(self.vlm.tokenizer.encode(options.query or "", literal=True)), self.settings.query_tokens
+        if count > most:
+            raise RequestError("bad_value", f"the query has {count} tokens: expected at most {most}", param="svlm.query")
 
     def _session(self, options: StreamOptions, pool: LanePool | None) -> Session:
         session = Session(self.vlm, self._stream_settings(options), pool)

@@ -1,12 +1,14 @@
 """`svlm serve`: its options, which are those of `svlm watch`, reach the lanes and what streams get by default."""
 
+import dataclasses
+
 import pytest
 
 pytest.importorskip("starlette", reason="needs the extra serve")
 
 from svlm_jax.cli import main as cli
 from svlm_jax.cli.serve import build_hub
-from svlm_jax.errors import ConfigError
+from svlm_jax.errors import ConfigError, RequestError
 from svlm_jax.serving.access import Access
 from svlm_jax.serving.executor import Executor
 from tests.streaming.streams import model
@@ -41,6 +43,18 @@ def test_options_reach_the_lanes_and_the_streams(hub):
     assert (default.query, default.system, default.seed) == ("Go.", "Calm.", 5)
     assert (default.sampling.temperature, default.sampling.top_k, default.sampling.max_new_tokens) == (0.5, 99, 7)
     assert scheduler.executor.open(default) == 0  # the lanes have room for it
+
+
+def test_turns_have_room_for_the_query_of_the_server_and_a_longer_one_is_refused(hub):
+    """The default query is 40 tokens of this tokenizer, more than turns have room for of themselves."""
+    scheduler = hub(SMALL).scheduler
+    executor, default = scheduler.executor, scheduler.defaults
+    assert executor.settings.query_tokens == len(model().tokenizer.encode(default.query)) == 40
+    lane = executor.open(default)
+    longer = dataclasses.replace(default, query=default.query + "?")
+    for refused in (lambda: executor.open(longer), lambda: executor.change(lane, default, longer)):
+        with pytest.raises(RequestError, match="the query has 41 tokens: expected at most 40"):
+            refused()
 
 
 @pytest.mark.parametrize(
